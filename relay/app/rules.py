@@ -1,0 +1,54 @@
+"""What a reload replaces, all at once: policy maps, defaults, transport maps and routes, trust anchors, TLS contexts."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.config.config import Config, policy_defaults
+from relay.config.maps import load_policy_maps, load_transport_maps
+from relay.delivery.attempt import Policies
+from relay.delivery.route import Router
+from relay.policy.policy import TlsPolicy
+from relay.policy.table import PolicyTables
+from relay.routing.transport import TransportTables
+from relay.tls.chain import ChainChecker
+from relay.tls.handshake import ClientContexts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The administrator's rules at one time; never changed, only replaced."""
+
+    policies: Policies
+    router: Router
+    check_chain: ChainChecker
+    context_for: Callable[[TlsPolicy], ssl.SSLContext]
+    tables: PolicyTables
+    transports: TransportTables
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with lines of the maps, each with file and line."""
+        return (*map(str, self.tables.problems), *map(str, self.transports.problems))
+
+
+def read_rules(config: Config) -> Rules:
+    """Read everything that the configuration names and a reload may change.
+
+    :raises ConfigErrors: if a map cannot be read; malformed lines in one are no error, they defer their mail.
+    :raises CaStoreError: if the CA certificates cannot be read.
+    The client certificate is read at the first session; ``dane-relay check`` reads it before.
+    """
+    smtp = config.smtp
+    tables = load_policy_maps(smtp.tls_policy_maps, config.base)
+    transports = load_transport_maps(smtp.transport_maps, config.base, port=smtp.port)
+    return Rules(
+        policies=Policies(lookup=tables.lookup, defaults=policy_defaults(config)),
+        router=Router(relay_hosts=config.relay_hosts, port=smtp.port, transports=transports),
+        check_chain=ChainChecker.load(cafile=smtp.tls_CAfile, capath=smtp.tls_CApath, tafiles=tables.tafiles),
+        context_for=ClientContexts(cert_file=smtp.tls_cert_file, key_file=smtp.tls_key_file).client_context,
+        tables=tables,
+        transports=transports,
+    )

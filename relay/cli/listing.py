@@ -1,0 +1,131 @@
+"""How ``dane-relay queue list`` prints: a table for people, ``postqueue -p`` and ``postqueue -j``. Pure.
+
+Each takes the objects of ``relay.queue.showq.entry_object`` one by one and gives lines one by one, so that a queue of any
+length is listed in little memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, tzinfo
+
+from relay.outcome.wording import one_line
+
+Entry = Mapping[str, object]
+Listing = Callable[[Iterable[Entry], tzinfo | None], Iterator[str]]
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_TABLE_HEAD = (
+    f"{'Queue ID':<18} {'State':<9} {'Size':>9}  {'Arrived':<19}  {'Tries':>5}  {'Next try':<19}  Sender, recipients"
+)
+_MARKS = {"active": "*", "hold": "!"}
+
+
+def as_postqueue(entries: Iterable[Entry], zone: tzinfo | None) -> Iterator[str]:
+    """As ``postqueue -p`` with long queue IDs (postqueue/showq_compat.c).
+
+    :param zone: of the arrival times; None for the system's.
+    """
+    messages = octets = 0
+    for entry in entries:
+        if messages:
+            yield ""
+        else:
+            yield f"{'----Queue ID-----':<17} {'--Size--':>8} {'---Arrival Time----':<19} --Sender/Recipient------"
+        messages += 1
+        size = _number(entry, "message_size")
+        octets += size
+        name = _text(entry, "queue_id") + _MARKS.get(_text(entry, "queue_name"), "")
+        yield f"{name:<17} {size:8d} {_ctime(entry, zone)} {_text(entry, 'sender')}"
+        yield from _postqueue_recipients(entry)
+    if not messages:
+        yield "Mail queue is empty"
+        return
+    yield ""
+    yield f"-- {octets // 1024} Kbytes in {messages} Request{'' if messages == 1 else 's'}."
+
+
+def _postqueue_recipients(entry: Entry) -> Iterator[str]:
+    """Those that were deferred first, as showq reads the defer log first; a reason once for all that share it."""
+    shown = ""
+    for recipient in sorted(_recipients(entry), key=lambda each: "delay_reason" not in each):
+        reason = _text(recipient, "delay_reason")
+        if reason != shown:
+            shown = reason
+            told = f"({reason or 'reason unavailable'})"
+            yield " " * max(0, 78 - len(told.encode("utf-8", "replace"))) + told
+        yield f"{'':<17} {'':>8} {'':<19} {_text(recipient, 'address')}"
+
+
+def as_json(entries: Iterable[Entry], zone: tzinfo | None) -> Iterator[str]:
+    """As ``postqueue -j``: one object a line, with keys of ours after Postfix's."""
+    del zone
+    for entry in entries:
+        yield json.dumps(entry, ensure_ascii=True)
+
+
+def as_table(entries: Iterable[Entry], zone: tzinfo | None) -> Iterator[str]:
+    """For people: a line a recipient, and below it why it is still here."""
+    messages = octets = 0
+    for entry in entries:
+        if not messages:
+            yield _TABLE_HEAD
+        messages += 1
+        octets += _number(entry, "message_size")
+        arrived = _moment(_text(entry, "arrived_at"), zone)
+        yield (
+            f"{_text(entry, 'queue_id'):<18} {_text(entry, 'queue_name'):<9} {_number(entry, 'message_size'):>9}"
+            f"  {arrived:<19}  {'':>5}  {'':<19}  {_text(entry, 'sender')}"
+        )
+        for recipient in _recipients(entry):
+            due = _moment(_text(recipient, "next_attempt"), zone)
+            yield (
+                f"{'':<18} {_text(recipient, 'state'):<9} {'':>9}  {'':<19}  {_number(recipient, 'attempts'):>5}"
+                f"  {due:<19}    {_text(recipient, 'address')}"
+            )
+            if reason := _text(recipient, "delay_reason"):
+                yield f"{'':<20}{reason}"
+    if messages:
+        yield f"{messages} message{'' if messages == 1 else 's'}, {octets} octets"
+    else:
+        yield "The queue is empty."
+
+
+def summary_lines(counts: Mapping[str, object], zone: tzinfo | None) -> Iterator[str]:
+    """What ``relay.queue.showq.counts_object`` says, for people."""
+    yield f"messages    {_number(counts, 'messages')}"
+    deliveries = counts.get("deliveries")
+    for state, number in deliveries.items() if isinstance(deliveries, dict) else ():
+        yield f"{one_line(str(state)):<11} {number} deliveries"
+    if oldest := _text(counts, "oldest_arrival"):
+        yield f"oldest      {_moment(oldest, zone)}"
+
+
+def _ctime(entry: Entry, zone: tzinfo | None) -> str:
+    """asctime(3) without the year."""
+    at = datetime.fromtimestamp(_number(entry, "arrival_time"), zone)
+    return f"{_DAYS[at.weekday()]} {_MONTHS[at.month - 1]} {at.day:2d} {at:%H:%M:%S}"
+
+
+def _moment(text: str, zone: tzinfo | None) -> str:
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+    except ValueError:
+        return one_line(text, 19)
+
+
+def _recipients(entry: Entry) -> list[Entry]:
+    recipients = entry.get("recipients")
+    return [each for each in recipients if isinstance(each, dict)] if isinstance(recipients, list) else []
+
+
+def _text(record: Entry, key: str) -> str:
+    value = record.get(key, "")
+    return one_line(value) if isinstance(value, str) else ""
+
+
+def _number(record: Entry, key: str) -> int:
+    value = record.get(key, 0)
+    return value if isinstance(value, int) else 0

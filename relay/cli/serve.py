@@ -1,0 +1,77 @@
+"""``dane-relay serve``: the relay in the foreground, until SIGTERM, SIGINT or ``dane-relay stop``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+from relay.app import CannotStart, open_relay, system_hostname
+from relay.config.config import Config
+from relay.config.errors import ConfigErrors
+from relay.config.load import load
+from relay.control.lock import LockFailed
+from relay.control.server import ControlFailed
+from relay.desk.http import DeskFailed
+from relay.log.sink import LogFailed
+from relay.queue.store import StoreUnavailable
+from relay.smtpd.server import CannotServe
+from relay.tls.authorities import CaStoreError
+
+CONFIGURATION_WRONG = 1
+CANNOT_START = 1
+
+
+@click.command("serve")
+@click.option(
+    "-c", "--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration, relay.toml."
+)
+def command(path: Path) -> None:
+    """Run the relay."""
+
+    def read() -> Config:
+        return load(path, os.environ, hostname=system_hostname())
+
+    try:
+        config = read()
+        uvloop.run(_serve(config, path))
+    except ConfigErrors as errors:
+        for error in errors.errors:
+            click.echo(error, err=True)
+        sys.exit(CONFIGURATION_WRONG)
+    except (
+        CaStoreError,
+        CannotServe,
+        CannotStart,
+        ControlFailed,
+        DeskFailed,
+        LockFailed,
+        LogFailed,
+        StoreUnavailable,
+    ) as error:
+        click.echo(f"dane-relay: cannot start: {error}", err=True)
+        sys.exit(CANNOT_START)
+
+
+async def _serve(config: Config, path: Path) -> None:
+    def reread() -> Config:
+        return load(path, os.environ, hostname=system_hostname())
+
+    async with open_relay(config, reread=reread) as relay:
+        loop = asyncio.get_running_loop()
+        reloads: set[asyncio.Task[object]] = set()
+
+        def reload() -> None:
+            task: asyncio.Task[object] = asyncio.ensure_future(relay.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, relay.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        await relay.stopping.wait()

@@ -1,0 +1,76 @@
+"""Files and directories that options name: there to read, there to write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.config.config import Config
+from relay.config.maps import map_path
+
+
+@dataclass(frozen=True, slots=True)
+class FileFault:
+    """A file or directory that an option names and that cannot be used as it has to be."""
+
+    option: tuple[str, str]
+    message: str
+
+
+def missing_files(config: Config) -> Iterator[FileFault]:
+    """Look for each file that an option names; their content is not looked at here."""
+    for section, key in (
+        ("smtpd", "tls_cert_file"),
+        ("smtpd", "tls_key_file"),
+        ("smtp", "tls_cert_file"),
+        ("smtp", "tls_key_file"),
+        ("smtp", "tls_CAfile"),
+        ("dns", "trust_anchor_file"),
+    ):
+        name: str = getattr(getattr(config, section), key)
+        if name:
+            yield from _unless_readable((section, key), Path(name))
+    if config.smtp.tls_CApath and not Path(config.smtp.tls_CApath).is_dir():
+        yield FileFault(("smtp", "tls_CApath"), f"{config.smtp.tls_CApath}: no such directory")
+    for key in ("tls_policy_maps", "transport_maps"):
+        for spec in getattr(config.smtp, key):
+            yield from _unless_readable(("smtp", key), map_path(spec, config.base))
+
+
+def _unless_readable(option: tuple[str, str], path: Path) -> Iterator[FileFault]:
+    if not path.exists():
+        yield FileFault(option, f"{path}: no such file; create it or leave the option out")
+    elif not path.is_file():
+        yield FileFault(option, f"{path}: is no file")
+    elif not os.access(path, os.R_OK):
+        yield FileFault(option, f"{path}: cannot be read by this user; change its owner or mode")
+
+
+def unwritable_directories(config: Config) -> Iterator[FileFault]:
+    """Look at the directories that the relay writes to; one that is missing is fine where the relay can make it."""
+    yield from _unless_writable(("relay", "state_dir"), config.relay.state_dir)
+    if config.queue_file.parent != config.relay.state_dir:
+        yield from _unless_writable(("queue", "url"), config.queue_file.parent)
+    if config.log.file:
+        log = Path(config.log.file)
+        if log.is_dir():
+            yield FileFault(("log", "file"), f"{log}: is a directory; name a file in it")
+        elif log.exists() and not os.access(log, os.W_OK):
+            yield FileFault(("log", "file"), f"{log}: cannot be written by this user; change its owner or mode")
+        elif not log.parent.is_dir():
+            yield FileFault(("log", "file"), f"{log.parent}: no such directory; create it")
+        elif not log.exists():
+            yield from _unless_writable(("log", "file"), log.parent)
+
+
+def _unless_writable(option: tuple[str, str], path: Path) -> Iterator[FileFault]:
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        yield FileFault(option, f"{there}: is no directory")
+    elif not os.access(there, os.W_OK | os.X_OK):
+        state = "cannot be written" if there == path else f"does not exist and cannot be made in {there}"
+        yield FileFault(option, f"{path}: {state} by this user; create it and give it to the relay's user")

@@ -1,0 +1,113 @@
+"""``[smtp]``: how mail leaves. Defaults as Postfix's smtp(8), but for ``tls_security_level`` and the trust store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from relay.config.kinds import OPTIONAL_PATH, SWITCH, choice, duration, integer, notation
+from relay.config.netkinds import (
+    HELO_NAME,
+    INSECURE_MX,
+    MAPS,
+    MATCH_LIST,
+    NEXT_HOPS,
+    TRANSPORT_MAPS,
+    level,
+    local_address,
+)
+from relay.config.section import Section, later, option
+from relay.policy.level import Level
+from relay.policy.notation import parse_grade, parse_protocols
+from relay.policy.policy import InsecureMxPolicy, MatchName, MatchRule
+
+_LEVELS = tuple(one for one in Level if one is not Level.HALFDANE)
+_PROTOCOLS = notation(parse_protocols, 'protocols such as ">=TLSv1.2" or "!SSLv2, !SSLv3"')
+_GRADE = notation(parse_grade, '"medium", "high" or "null"')
+_TIME = duration(0.001)
+_COUNT = integer(1, 100_000)
+
+
+class SmtpSection(Section):
+    """Sending mail: TLS policy, hosts, concurrency and time limits."""
+
+    tls_security_level: Annotated[Level, level(*_LEVELS)] = option(
+        Level.DANE, "TLS security level of destinations that no policy map names."
+    )
+    tls_policy_maps: Annotated[tuple[str, ...], MAPS] = option(
+        (), "Postfix tls_policy files (texthash:, hash:, lmdb: or a bare path, all read as text), tried in order."
+    )
+    transport_maps: Annotated[tuple[str, ...], TRANSPORT_MAPS] = option(
+        (),
+        "Postfix transport files (types as in tls_policy_maps), tried in order: where mail for an address, a domain or "
+        ".parent goes instead of relayhost or its MX hosts (docs/routing.md).",
+    )
+    relayhost: Annotated[tuple[str, ...], NEXT_HOPS] = option(
+        (), "Next-hops for all mail instead of the recipient's MX hosts, tried in order: domain or [host], with :port."
+    )
+    fallback_relay: Annotated[tuple[str, ...], NEXT_HOPS] = later((), "Next-hops for mail that cannot go directly.")
+    port: Annotated[int, integer(1, 65535)] = option(25, "TCP port of hosts where the next-hop names none.")
+    tls_CAfile: Annotated[str, OPTIONAL_PATH] = option(  # noqa: N815 - the parameter's name in Postfix
+        "", 'PEM file with the CA certificates to trust at verify and secure; "" for the system store.'
+    )
+    tls_CApath: Annotated[str, OPTIONAL_PATH] = option(  # noqa: N815 - the parameter's name in Postfix
+        "", "Directory with CA certificates by hash (openssl rehash), beside tls_CAfile."
+    )
+    tls_cert_file: Annotated[str, OPTIONAL_PATH] = option(
+        "", "PEM file with our client certificate for hosts that ask for one, then its intermediates."
+    )
+    tls_key_file: Annotated[str, OPTIONAL_PATH] = option("", "PEM file with the private key of that certificate.")
+    tls_note_starttls_offer: Annotated[bool, SWITCH] = option(
+        False, "Whether hosts that offered STARTTLS where none was used are logged."
+    )
+    log_tls_feature_status: Annotated[bool, SWITCH] = option(
+        True, "Whether status lines carry tls=, as Postfix 3.11's do; pflogsumm up to 1.1.5 counts only lines without."
+    )
+    tls_protocols: Annotated[str, _PROTOCOLS] = option(">=TLSv1", "TLS protocols at level may.")
+    tls_mandatory_protocols: Annotated[str, _PROTOCOLS] = option(">=TLSv1.2", "TLS protocols at levels above may.")
+    tls_ciphers: Annotated[str, _GRADE] = option("medium", "Lowest cipher grade at level may.")
+    tls_mandatory_ciphers: Annotated[str, _GRADE] = option("medium", "Lowest cipher grade at levels above may.")
+    tls_fingerprint_digest: Annotated[str, choice("sha256", "sha384", "sha512", "sha1", "md5")] = option(
+        "sha256", "Digest of certificates and keys at level fingerprint."
+    )
+    tls_verify_cert_match: Annotated[tuple[MatchRule, ...], MATCH_LIST] = option(
+        (MatchName.HOSTNAME,), "Names of which a certificate must carry one at level verify."
+    )
+    tls_secure_cert_match: Annotated[tuple[MatchRule, ...], MATCH_LIST] = option(
+        (MatchName.NEXTHOP, MatchName.DOT_NEXTHOP), "Names of which a certificate must carry one at level secure."
+    )
+    tls_dane_insecure_mx_policy: Annotated[InsecureMxPolicy, INSECURE_MX] = option(
+        InsecureMxPolicy.DANE,
+        "Level of hosts with TLSA records behind MX records without DNSSEC: dane, encrypt or may.",
+    )
+    sasl_password_maps: Annotated[tuple[str, ...], MAPS] = later((), "Maps from hosts to user names and passwords.")
+    inet_protocols: Annotated[str, choice("all", "ipv4", "ipv6")] = option("all", "IP versions that mail is sent over.")
+    address_preference: Annotated[str, choice("any", "ipv4", "ipv6")] = option(
+        "any", "Which addresses of a host are tried first; any takes turns."
+    )
+    bind_address: Annotated[str, local_address(4)] = option(
+        "", 'IPv4 address to send from; "" for the system\'s choice.'
+    )
+    bind_address6: Annotated[str, local_address(6)] = option(
+        "", 'IPv6 address to send from; "" for the system\'s choice.'
+    )
+    helo_name: Annotated[str, HELO_NAME] = option("", 'Name that EHLO gives; "" for relay.myhostname.')
+    mx_address_limit: Annotated[int, _COUNT] = option(5, "Most addresses of a destination that one attempt tries.")
+    mx_session_limit: Annotated[int, _COUNT] = option(2, "Most sessions with a destination that one attempt has.")
+    destination_concurrency_limit: Annotated[int, _COUNT] = option(20, "Most deliveries to one destination at a time.")
+    initial_destination_concurrency: Annotated[int, _COUNT] = option(
+        5, "Deliveries to one destination at a time to begin with."
+    )
+    connection_cache_time_limit: Annotated[float, duration()] = later(
+        2.0, "How long an idle session is kept for the next message."
+    )
+    connection_reuse_time_limit: Annotated[float, duration()] = later(
+        300.0, "How old a session may be and still take another message."
+    )
+    connect_timeout: Annotated[float, _TIME] = option(30.0, "Longest wait for a TCP connection.")
+    helo_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for the greeting and for the reply to EHLO.")
+    starttls_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for STARTTLS and the handshake.")
+    mail_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for the reply to MAIL.")
+    rcpt_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for the reply to RCPT.")
+    data_init_timeout: Annotated[float, _TIME] = option(120.0, "Longest wait for the reply to DATA.")
+    data_xfer_timeout: Annotated[float, _TIME] = option(180.0, "Longest wait for a host to take more content.")
+    data_done_timeout: Annotated[float, _TIME] = option(600.0, "Longest wait for the reply to the end of content.")

@@ -1,0 +1,62 @@
+"""``[smtpd]``: who may hand us mail, and within which limits. Defaults as Postfix's smtpd(8), but for ``listen``."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated
+
+from relay.config.kinds import OPTIONAL_PATH, SIZE, SWITCH, TEXT, duration, integer
+from relay.config.netkinds import LISTEN, NETWORKS, Endpoint, level
+from relay.config.section import Section, later, option
+from relay.policy.level import Level
+
+IpNetwork = IPv4Network | IPv6Network
+_LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+_COUNT = integer(0, 1_000_000)
+
+
+class SmtpdSection(Section):
+    """Receiving mail: who may hand it to us, and within which limits."""
+
+    listen: Annotated[tuple[Endpoint, ...], LISTEN] = option(
+        (("127.0.0.1", 2525),), 'Addresses and ports that take mail; "" for none.'
+    )
+    submissions_listen: Annotated[tuple[Endpoint, ...], LISTEN] = later(
+        (), "Addresses and ports that take mail over TLS from the first octet (submissions, port 465)."
+    )
+    mynetworks: Annotated[tuple[IpNetwork, ...], NETWORKS] = option(
+        _LOOPBACK, "Networks whose clients may relay to any destination; all others get 454 4.7.1."
+    )
+    tls_security_level: Annotated[Level, level(Level.NONE, Level.MAY, Level.ENCRYPT)] = option(
+        Level.NONE, "Whether STARTTLS is offered to clients: none or may; encrypt is not in this release."
+    )
+    tls_cert_file: Annotated[str, OPTIONAL_PATH] = option(
+        "", "PEM file with our certificate for clients, then its intermediates."
+    )
+    tls_key_file: Annotated[str, OPTIONAL_PATH] = option("", "PEM file with the private key of that certificate.")
+    tls_auth_only: Annotated[bool, SWITCH] = later(False, "Whether AUTH is offered over TLS only.")
+    users_file: Annotated[str, OPTIONAL_PATH] = later("", "File with the users who may authenticate.")
+    sender_login_maps: Annotated[str, TEXT] = later("", "Map of the sender addresses that each user owns.")
+    message_size_limit: Annotated[int, SIZE] = option(
+        10_240_000, "Largest message that is taken, in bytes; offered as SIZE."
+    )
+    recipient_limit: Annotated[int, integer(1, 100_000)] = option(1000, "Most recipients of one message.")
+    hopcount_limit: Annotated[int, integer(1, 1000)] = option(
+        50, "Most Received header fields before a message counts as looping."
+    )
+    timeout: Annotated[float, duration(1)] = option(300.0, "Longest wait for a command or for content of a client.")
+    client_connection_count_limit: Annotated[int, _COUNT] = option(
+        50, "Most connections of one client at a time; 0 for no limit."
+    )
+    client_message_rate_limit: Annotated[int, _COUNT] = later(
+        0, "Most messages of one client within 60 seconds; 0 for no limit. Clients in mynetworks are exempt."
+    )
+    soft_error_limit: Annotated[int, _COUNT] = option(10, "Errors of a session before replies are delayed.")
+    hard_error_limit: Annotated[int, integer(1, 1_000_000)] = option(20, "Errors before a session is closed with 421.")
+    error_sleep_time: Annotated[float, duration()] = option(1.0, "Delay of a reply after soft_error_limit errors.")
+    junk_command_limit: Annotated[int, _COUNT] = option(
+        100, "Commands that move no mail (NOOP, RSET, VRFY ...) before each counts as an error."
+    )
+    proxy_protocol_networks: Annotated[tuple[IpNetwork, ...], NETWORKS] = later(
+        (), "Networks of load balancers that speak the PROXY protocol."
+    )

@@ -1,0 +1,248 @@
+"""The relay's end of the control socket: one request a connection, dispatched to what the app hands in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, assert_never
+
+from relay.control.address import socket_address
+from relay.control.lock import StateLock
+from relay.control.protocol import (
+    MAX_REQUEST,
+    SOCKET_NAME,
+    Answer,
+    BadMessage,
+    Done,
+    Failed,
+    Item,
+    QueueCount,
+    QueueFlush,
+    QueueList,
+    Reload,
+    Request,
+    Status,
+    Stop,
+    decode_request,
+    encode_answer,
+)
+from relay.mail.envelope import QueueId
+from relay.queue.showq import counts_object, entry_object
+from relay.queue.store import QueueStore, StoreUnavailable
+
+PAGE = 100
+MAX_CONNECTIONS = 16
+# A message with many recipients goes out in parts, so that a line stays bounded.
+RECIPIENTS_A_LINE = 200
+
+
+class ControlFailed(Exception):  # noqa: N818 - it names what happened, not the handling
+    """The control socket cannot be made; the message names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """How a reload went: whether the new files are in use, and what there is to say about them."""
+
+    accepted: bool
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handlers:
+    """What commands act on.
+
+    :param wake: tells the worker that something became due.
+    :param stop: begins the end; returns at once.
+    :param status: facts about this process beyond its pid and queue, such as version and start.
+    :param clock: aware UTC.
+    """
+
+    store: QueueStore
+    wake: Callable[[], None]
+    reload: Callable[[], Awaitable[Reloaded]]
+    stop: Callable[[], None]
+    clock: Callable[[], datetime]
+    status: Callable[[], Mapping[str, str | int | float | bool]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Seconds: to read a request, and until a client takes what was written to it."""
+
+    read: float = 10.0
+    write: float = 30.0
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user at the other end (SO_PEERCRED, unix(7)); where the system does not tell, ours: the socket's mode guards it."""
+    if hasattr(socket, "SO_PEERCRED"):
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _, uid, _ = struct.unpack("3i", credentials)
+        return int(uid)
+    return os.geteuid()
+
+
+@asynccontextmanager
+async def serve(
+    lock: StateLock,
+    handlers: Handlers,
+    *,
+    limits: Limits = Limits(),
+    uid_of: Callable[[socket.socket], int] = peer_uid,
+) -> AsyncIterator[None]:
+    """Answer commands on ``state_dir/control`` for the length of the context.
+
+    A socket left by a relay that was killed is replaced: the lock proves that nobody serves it.
+
+    :raises ControlFailed: if the socket cannot be made.
+    """
+    conversations = _Conversations(handlers, limits, uid_of)
+    path = lock.state_dir / SOCKET_NAME
+    with ExitStack() as stack:
+        try:
+            # Kept while we serve: from Python 3.13 on asyncio removes the socket by this name.
+            listener = _bind(path, stack.enter_context(socket_address(lock.state_dir)))
+            server = await asyncio.start_unix_server(conversations.run, sock=listener, limit=MAX_REQUEST)
+        except OSError as error:
+            raise ControlFailed(f"control socket {path}: {error.strerror or error}") from error
+        inode = path.stat().st_ino
+        try:
+            yield
+        finally:
+            server.close()
+            await conversations.end()
+            _unlink(path, inode)
+
+
+def _bind(path: Path, address: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(address)
+        path.chmod(0o600)  # before listen(), so that nobody else ever gets through
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _unlink(path: Path, inode: int) -> None:
+    try:
+        if path.stat().st_ino == inode:
+            path.unlink()
+    except FileNotFoundError:
+        return  # asyncio removes it itself from Python 3.13 on
+
+
+class _Conversations:
+    """The open connections, each with its task."""
+
+    def __init__(self, handlers: Handlers, limits: Limits, uid_of: Callable[[socket.socket], int]) -> None:
+        self._handlers = handlers
+        self._limits = limits
+        self._uid_of = uid_of
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ending = False
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection from its first to its last line."""
+        task = asyncio.current_task()
+        if task is None or self._ending or len(self._tasks) >= 4 * MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._tasks.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            # The command went away, does not take what was written, or we end: nothing more can be told to it.
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            # Read before anything is said: a socket that is closed with something unread in it loses the answer too.
+            line = await self._read(reader)
+            if len(self._tasks) > MAX_CONNECTIONS:
+                await self._say(writer, Failed("too many commands at once: try again"))
+            elif self._uid_of(writer.get_extra_info("socket")) not in {os.geteuid(), 0}:
+                await self._say(writer, Failed("only the user that the relay runs as, and root, may command it"))
+            else:
+                await self._answer(decode_request(line), writer)
+        except BadMessage as error:
+            await self._say(writer, Failed(f"bad request: {error}"))
+        except StoreUnavailable as error:
+            await self._say(writer, Failed(f"the queue store does not answer: {error}"))
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.read):
+                return await reader.readline()
+        except ValueError:  # asyncio's, for a line beyond the limit
+            raise BadMessage(f"longer than {MAX_REQUEST} octets") from None
+
+    async def end(self) -> None:
+        """Cut off the conversations that are still going on."""
+        self._ending = True
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        match request:
+            case QueueList(after=after):
+                await self._list(writer, after)
+                await self._say(writer, Done({}))
+            case QueueFlush(ids=ids):
+                await self._say(writer, Done({"flushed": await self._flush(ids)}))
+            case QueueCount():
+                await self._say(writer, Done(counts_object(await self._handlers.store.counts())))
+            case Status():
+                await self._say(writer, Done({"pid": os.getpid(), **self._handlers.status()}))
+            case Reload():
+                reloaded = await self._handlers.reload()
+                await self._say(writer, Done({"accepted": reloaded.accepted, "messages": list(reloaded.messages)}))
+            case Stop():
+                await self._say(writer, Done({"pid": os.getpid()}))
+                self._handlers.stop()
+            case _:
+                assert_never(request)
+
+    async def _list(self, writer: asyncio.StreamWriter, after: str) -> None:
+        last = QueueId(after) if after else None
+        while page := await self._handlers.store.entries(limit=PAGE, after=last):
+            for entry in page:
+                for part in _parts(entry_object(entry)):
+                    await self._say(writer, Item(part))
+            last = page[-1].message.queue_id
+
+    async def _flush(self, ids: tuple[str, ...]) -> int:
+        flushed = await self._handlers.store.flush(now=self._handlers.clock(), ids=[QueueId(each) for each in ids])
+        self._handlers.wake()
+        return flushed
+
+    async def _say(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
+        writer.write(encode_answer(answer))
+        async with asyncio.timeout(self._limits.write):
+            await writer.drain()
+
+
+def _parts(entry: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """An entry in lines of bounded length; all but the last say ``continued``."""
+    recipients = entry["recipients"]
+    if not isinstance(recipients, list):
+        raise TypeError("an entry without a list of recipients")
+    for start in range(0, max(1, len(recipients)), RECIPIENTS_A_LINE):
+        part = {**entry, "recipients": recipients[start : start + RECIPIENTS_A_LINE]}
+        yield part if start + RECIPIENTS_A_LINE >= len(recipients) else {**part, "continued": True}

@@ -1,0 +1,375 @@
+"""One attempt at one next-hop: hosts in order, a policy for each, a session, the transaction, an outcome per recipient.
+
+The rules of postfix smtp_trouble.c and smtp_connect.c: a soft failure goes on to the next host and is deferred after the
+last one; a hard failure bounces at once, but only after the verdict (``relay.delivery.session`` sees to that); what is
+reported is the last failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
+from relay.delivery.options import DeliveryOptions
+from relay.delivery.route import Ends, Route
+from relay.delivery.session import Kind, Session, SessionOpener, Trouble
+from relay.delivery.transaction import send_message
+from relay.dns.probe import Validation
+from relay.log.events import HostFailed, Observer, Program, Warned
+from relay.mail.envelope import Message, Recipient, RecipientId
+from relay.mail.names import Domain, IpLiteral, NextHop
+from relay.mail.reply import EnhancedStatus
+from relay.outcome.result import (
+    AttemptResult,
+    Bounced,
+    Deferred,
+    Delays,
+    Local,
+    NoHost,
+    Outcome,
+    RecipientResult,
+    RelayHost,
+    Sent,
+)
+from relay.outcome.wording import explain, one_line
+from relay.policy.decide import asks_for_dane, decide, needs_tlsa
+from relay.policy.level import Level
+from relay.policy.policy import (
+    Decision,
+    Defaults,
+    HostFacts,
+    MalformedEntry,
+    MapEntry,
+    NoEntry,
+    PolicyFacts,
+    TlsPolicy,
+    Withheld,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """The administrator's rules as one attempt sees them; a reload makes a new object and leaves attempts theirs.
+
+    :param lookup: the map entry for a next-hop.
+    """
+
+    lookup: Callable[[NextHop], MapEntry | MalformedEntry | NoEntry]
+    defaults: Defaults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What is to be delivered: some recipients of a message, all of one route.
+
+    :param configured: whether the administrator named the route's next-hops, and not the sender of the message.
+    :param leased_at: when the queue gave it out.
+    :param body: opens the content; called anew for each transaction.
+    """
+
+    message: Message
+    route: Route
+    recipients: tuple[Recipient, ...]
+    leased_at: datetime
+    configured: bool = False
+    body: Callable[[], AsyncIterator[bytes]]
+
+    @property
+    def waited(self) -> float:
+        """Seconds from the message's arrival until the queue gave it out this time."""
+        return max(0.0, (self.leased_at - self.message.arrived_at).total_seconds())
+
+
+class Deliverer:
+    """Makes attempts; safe to use from many tasks at once.
+
+    :param validation: gives a fresh opinion on whether the resolver validates.
+    :param monotonic: seconds, for the ``delays=`` of outcomes.
+    """
+
+    def __init__(
+        self,
+        *,
+        gatherer: Gatherer,
+        opener: SessionOpener,
+        validation: Callable[[], Awaitable[Validation]],
+        options: DeliveryOptions,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        observe: Observer,
+    ) -> None:
+        self.gatherer = gatherer
+        self.opener = opener
+        self.validation = validation
+        self.options = options
+        self.clock = clock
+        self.monotonic = monotonic
+        self.observe = observe
+
+    async def attempt(self, delivery: Delivery, policies: Policies) -> AttemptResult:
+        """Try to deliver; every recipient of the delivery gets an outcome.
+
+        Raises only what the delivery's ``body`` raises, with nothing finished then at any host.
+        """
+        outcomes = _Outcomes(self, delivery)
+        if isinstance(delivery.route, Ends):
+            outcomes.end(delivery.route.result)
+        for next_hop in delivery.route:
+            opinion = await self._opinion(next_hop, policies)
+            found = await self.gatherer.destination(next_hop)
+            match found:
+                case LookupTrouble():
+                    found = _doubted(found, next_hop, opinion, policies)
+                    outcomes.refuse(_lookup_trouble(found, configured=delivery.configured))
+                case Destination():
+                    await self._try_hosts(found, delivery, policies, outcomes, opinion)
+                case _:
+                    assert_never(found)
+            if not outcomes.pending or (isinstance(found, LookupTrouble) and found.loops):
+                break
+        return outcomes.close()
+
+    async def _opinion(self, next_hop: NextHop, policies: Policies) -> Validation | None:
+        """Whether what is about to be looked up can be believed; None where nothing will hang on that."""
+        if asks_for_dane(policies.lookup(next_hop), policies.defaults):
+            return await self.validation()
+        return None
+
+    async def _try_hosts(
+        self,
+        destination: Destination,
+        delivery: Delivery,
+        policies: Policies,
+        outcomes: _Outcomes,
+        opinion: Validation | None,
+    ) -> None:
+        """Walk over the hosts' addresses until every recipient has its answer or a limit is reached."""
+        addresses = sessions = 0
+        for host in destination.hosts:
+            found = await self.gatherer.addresses(host)
+            if isinstance(found, LookupTrouble):
+                found = _doubted(found, destination.next_hop, opinion, policies)
+                outcomes.refuse(_host_trouble(found, destination, configured=delivery.configured))
+                continue
+            for address in found:
+                if addresses == (self.options.mx_address_limit or -1):
+                    return
+                if sessions == (self.options.mx_session_limit or -1):
+                    return
+                addresses += 1
+                decision = await self.decide_for(destination, host, address, policies, opinion)
+                # Postfix names a literal by its bare address: A[A]:port.
+                name = str(host.address) if isinstance(host, IpLiteral) else str(host)
+                relay = RelayHost(name, address.address, destination.next_hop.port)
+                sessions += await self._try_address(relay, destination.next_hop, decision, delivery, outcomes)
+                if not outcomes.pending:
+                    return
+
+    async def decide_for(
+        self,
+        destination: Destination,
+        host: Domain | IpLiteral,
+        address: HostAddress,
+        policies: Policies,
+        opinion: Validation | None,
+    ) -> Decision:
+        """Gather what the decision needs, and no more: TLSA records only where they can matter (RFC 7672 section 2.2.2).
+
+        An insecure answer is no reason for less TLS unless the resolver validated before it was asked, and has since.
+        """
+        next_hop = destination.next_hop
+        entry = policies.lookup(next_hop)
+        facts = HostFacts(
+            next_hop=next_hop,
+            host=host,
+            had_mx=destination.had_mx,
+            mx_secure=destination.mx_secure,
+            expanded_next_hop=destination.expanded,
+        )
+        if opinion is not None and isinstance(host, Domain):
+            if opinion.validating and needs_tlsa(entry, facts, policies.defaults):
+                facts = replace(facts, tlsa=await self.gatherer.tlsa(host, next_hop.port, address))
+            now = await self.validation()
+            if not now.validating or opinion.serial != now.serial:
+                why = opinion.why if now.validating else now.why
+                facts = replace(facts, validating=False, not_validating_why=why)
+        return decide(PolicyFacts(entry=entry, host=facts, defaults=policies.defaults))
+
+    async def _try_address(
+        self,
+        relay: RelayHost,
+        next_hop: NextHop,
+        decision: Decision,
+        delivery: Delivery,
+        outcomes: _Outcomes,
+    ) -> bool:
+        """Try one address; returns whether a session got as far as a verdict."""
+        if isinstance(decision, Withheld):
+            outcomes.refuse(self._withheld(decision, next_hop, relay.name))
+            return False
+        opened = await self.opener.open(relay, decision, delivery.message.queue_id)
+        if isinstance(opened, Trouble) and opened.handshake and self.may_go_in_clear(decision, delivery):
+            outcomes.announce(opened)
+            opened = await self.opener.open(relay, decision, delivery.message.queue_id, plaintext=True)
+        match opened:
+            case Trouble():
+                outcomes.refuse(opened)
+                return opened.verdict_reached
+            case Session():
+                outcomes.sending_begins()
+                answers = await send_message(
+                    opened, delivery.message, outcomes.pending, delivery.body, self.options.timeouts
+                )
+                for recipient_id, answer in answers.items():
+                    if isinstance(answer, Sent):
+                        outcomes.sent(recipient_id, answer, relay, opened.tls)
+                    else:
+                        outcomes.refuse(answer, (recipient_id,))
+                return True
+            case _:
+                assert_never(opened)
+
+    def may_go_in_clear(self, policy: TlsPolicy, delivery: Delivery) -> bool:
+        """Postfix's conditions for a retry in the clear after a failed handshake (smtp.h); we hold no credentials."""
+        return (
+            policy.level is Level.MAY
+            and not delivery.message.envelope.requiretls
+            and delivery.waited >= self.options.minimal_backoff_time
+        )
+
+    def _withheld(self, withheld: Withheld, next_hop: NextHop, host: str) -> Trouble:
+        if withheld.warning:
+            self.observe(Warned(Program.SMTP, withheld.warning))
+        self.observe(Warned(Program.SMTP, f"TLS policy lookup for {next_hop}/{host}: {withheld.text}"))
+        reason = explain(withheld.text, expected=withheld.expected, found=withheld.found, rule=str(withheld.rule))
+        return _without_host(withheld.status, reason)
+
+
+class _Outcomes:
+    """What is known so far of each recipient of one attempt."""
+
+    def __init__(self, by: Deliverer, delivery: Delivery) -> None:
+        self._by = by
+        self._delivery = delivery
+        self._pending: dict[RecipientId, Recipient] = {r.id: r for r in delivery.recipients}
+        self._troubles: dict[RecipientId, Trouble] = {}
+        self._outcomes: dict[RecipientId, Outcome] = {}
+        self._last: Trouble | None = None
+        self._began = by.monotonic()
+        self._in_queue = max(0.0, (by.clock() - delivery.leased_at).total_seconds())
+        self._sending_since: float | None = None
+
+    @property
+    def pending(self) -> tuple[Recipient, ...]:
+        """The recipients that have no final answer yet."""
+        return tuple(self._pending.values())
+
+    def sending_begins(self) -> None:
+        """From now on time counts as transmission, not as connection set-up."""
+        self._sending_since = self._by.monotonic()
+        self._tell_last()
+
+    def sent(self, recipient_id: RecipientId, sent: Sent, relay: RelayHost, tls: str) -> None:
+        """A host took responsibility for a recipient."""
+        self._settle(recipient_id, sent, relay, tls)
+
+    def refuse(self, trouble: Trouble, ids: Iterable[RecipientId] | None = None) -> None:
+        """A host did not take some recipients (all that are pending, if not said)."""
+        if ids is None:
+            self._tell_last()
+        self._last = trouble
+        for recipient_id in list(self._pending) if ids is None else ids:
+            if trouble.kind is Kind.HARD:
+                self._settle(recipient_id, _bounced(trouble), trouble.relay, trouble.tls)
+            elif trouble.kind is Kind.SOFT or self._kind_so_far(recipient_id) is not Kind.SOFT:
+                # What only the last host may bounce does not bounce where another host may yet take it.
+                self._troubles[recipient_id] = trouble
+
+    def end(self, result: RecipientResult) -> None:
+        """The route itself says what becomes of every recipient, as with postfix error(8) and discard(8)."""
+        for recipient_id in list(self._pending):
+            self._settle(recipient_id, result, NoHost(), "")
+
+    def announce(self, trouble: Trouble) -> None:
+        """Log a failure after which the attempt goes on."""
+        self._by.observe(HostFailed(self._delivery.message.queue_id, trouble.reason))
+
+    def close(self) -> AttemptResult:
+        """No host is left: what is pending is deferred, or bounced where the last host decided that."""
+        throttles = False
+        for recipient_id in list(self._pending):
+            trouble = self._troubles.get(recipient_id) or _NO_SERVER
+            final = _bounced(trouble) if trouble.kind is Kind.HARD_IF_LAST else _deferred(trouble)
+            throttles = throttles or (trouble.throttles and isinstance(final, Deferred))
+            self._settle(recipient_id, final, trouble.relay, trouble.tls)
+        return AttemptResult(outcomes=self._outcomes, throttles=throttles)
+
+    def _kind_so_far(self, recipient_id: RecipientId) -> Kind | None:
+        trouble = self._troubles.get(recipient_id)
+        return None if trouble is None else trouble.kind
+
+    def _tell_last(self) -> None:
+        if self._last is not None and self._pending:
+            self.announce(self._last)
+        self._last = None
+
+    def _settle(self, recipient_id: RecipientId, result: RecipientResult, relay: RelayHost | NoHost, tls: str) -> None:
+        now = self._by.monotonic()
+        setup_until = now if self._sending_since is None else self._sending_since
+        self._outcomes[recipient_id] = Outcome(
+            recipient=recipient_id,
+            result=result,
+            relay=relay,
+            delays=Delays(
+                before_queue=self._delivery.waited,
+                in_queue=self._in_queue,
+                setup=setup_until - self._began,
+                transmission=now - setup_until,
+            ),
+            tls=tls,
+        )
+        del self._pending[recipient_id]
+
+
+def _doubted(found: LookupTrouble, next_hop: NextHop, opinion: Validation | None, policies: Policies) -> LookupTrouble:
+    """Where DANE was asked for, what a resolver that does not validate denies is not proved: mail waits, nothing bounces."""
+    degrades = policies.defaults.degrade_without_validation and isinstance(policies.lookup(next_hop), NoEntry)
+    if found.status.klass == 4 or opinion is None or opinion.validating or degrades:
+        return found
+    text = f"{found.text}: expected a resolver that validates DNSSEC; found {opinion.why}"
+    return replace(found, status=found.status.softened(), text=one_line(text))
+
+
+def _lookup_trouble(found: LookupTrouble, *, configured: bool) -> Trouble:
+    """A host that cannot be found; one that our own configuration names never bounces mail (smtp_connect.c)."""
+    if found.status.klass == 4:
+        return _without_host(found.status, found.text)
+    if configured:
+        return _without_host(EnhancedStatus(4, 3, 5), f"relayhost configuration problem: {found.text}")
+    return _without_host(found.status, found.text, Kind.HARD_IF_LAST)
+
+
+def _host_trouble(found: LookupTrouble, destination: Destination, *, configured: bool) -> Trouble:
+    """One of a destination's hosts cannot be found; where we are its backup, that is no reason to give up (smtp_addr.c)."""
+    if destination.backup and found.status.klass == 5:
+        text = one_line(f"unable to find primary relay for {destination.next_hop.host}: {found.text}")
+        return _without_host(EnhancedStatus(4, 4, 4), text)
+    return _lookup_trouble(found, configured=configured)
+
+
+def _without_host(status: EnhancedStatus, reason: str, kind: Kind = Kind.SOFT) -> Trouble:
+    return Trouble(status=status, reason=reason, diagnostic=Local(reason), relay=NoHost(), tls="unknown?", kind=kind)
+
+
+def _deferred(trouble: Trouble) -> Deferred:
+    return Deferred(status=trouble.status, reason=trouble.reason, diagnostic=trouble.diagnostic)
+
+
+def _bounced(trouble: Trouble) -> Bounced:
+    return Bounced(status=trouble.status, reason=trouble.reason, diagnostic=trouble.diagnostic)
+
+
+_NO_SERVER = _without_host(EnhancedStatus(4, 3, 0), "server unavailable or unable to receive mail")

@@ -1,0 +1,44 @@
+"""How deliveries are made, as the ``[smtp]`` section says; names and defaults are Postfix's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from relay.delivery.reach import ANYWHERE, Reach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds that each stage of a session may take (RFC 5321 section 4.5.3.2; postfix ``smtp_*_timeout``)."""
+
+    connect: float = 30.0
+    helo: float = 300.0
+    starttls: float = 300.0
+    mail: float = 300.0
+    rcpt: float = 300.0
+    data_init: float = 120.0
+    data_xfer: float = 180.0
+    data_done: float = 600.0
+    quit: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryOptions:
+    """What a delivery needs to know beside the message.
+
+    :param mx_address_limit: addresses tried in one attempt; 0 for no limit.
+    :param mx_session_limit: sessions in one attempt that could carry mail; 0 for no limit.
+    :param reach: which addresses count, in which order, and which are ourselves.
+    :param minimal_backoff_time: seconds that a message must have waited before a failed handshake at ``may`` is repeated
+        in the clear.
+    """
+
+    helo_name: str
+    mx_address_limit: int = 5
+    mx_session_limit: int = 2
+    reach: Reach = ANYWHERE
+    bind_address: str = ""
+    bind_address6: str = ""
+    minimal_backoff_time: float = 300.0
+    note_starttls_offer: bool = False
+    timeouts: Timeouts = field(default_factory=Timeouts)

@@ -1,0 +1,123 @@
+"""The SMTP commands of one transaction, and what the replies to them mean. Pure.
+
+MAIL, RCPT and DATA form one plan; with PIPELINING (RFC 2920) it leaves in one write, without it command by command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from relay.mail.envelope import BodyType, Message, Notify, Recipient, Ret, sender_text
+
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Need(Enum):
+    """An extension that a message cannot do without, and what to say when a host lacks it."""
+
+    SMTPUTF8 = "SMTPUTF8"
+    EIGHT_BIT_MIME = "8BITMIME"
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What a host offered in reply to EHLO: keywords in capitals with their parameters."""
+
+    offered: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, lines: tuple[str, ...]) -> Extensions:
+        """Read the lines of an EHLO reply; the first one is the host's name."""
+        offered: dict[str, str] = {}
+        for line in lines[1:]:
+            keyword, _, parameters = line.strip().partition(" ")
+            if keyword and len(line) <= 2048:
+                offered[keyword.upper()] = parameters.strip()
+        return cls(offered)
+
+    def __contains__(self, keyword: str) -> bool:
+        return keyword in self.offered
+
+    @property
+    def size_limit(self) -> int:
+        """Octets that the host takes at most; 0 if it does not say."""
+        value = self.offered.get("SIZE", "").split(" ")[0]
+        return int(value) if value.isascii() and value.isdigit() and len(value) <= 20 else 0
+
+
+def unmet_needs(message: Message, recipients: Collection[Recipient], extensions: Extensions) -> Iterator[Need]:
+    """The extensions that this message needs and the host does not offer (RFC 6531 section 3.2, RFC 6152)."""
+    sender = sender_text(message.envelope.sender)
+    addresses_ascii = sender.isascii() and all(recipient.address.is_ascii for recipient in recipients)
+    if message.envelope.smtputf8 and (message.eight_bit or not addresses_ascii) and "SMTPUTF8" not in extensions:
+        yield Need.SMTPUTF8
+    elif message.eight_bit and not {"8BITMIME", "SMTPUTF8"} & set(extensions.offered):
+        yield Need.EIGHT_BIT_MIME
+
+
+def mail_command(message: Message, extensions: Extensions) -> bytes:
+    """``MAIL FROM`` with the parameters that the host understands (RFC 1870, 6152, 6531, 3461)."""
+    envelope = message.envelope
+    sender = sender_text(envelope.sender)
+    parameters = [f"MAIL FROM:<{_checked(sender)}>"]
+    if "SIZE" in extensions:
+        parameters.append(f"SIZE={message.size}")
+    if "8BITMIME" in extensions and (message.eight_bit or envelope.body is BodyType.EIGHT_BIT_MIME):
+        parameters.append("BODY=8BITMIME")
+    if "SMTPUTF8" in extensions and envelope.smtputf8:
+        parameters.append("SMTPUTF8")
+    if "DSN" in extensions:
+        if envelope.ret is not Ret.UNSPECIFIED:
+            parameters.append(f"RET={envelope.ret.value}")
+        if envelope.envid:
+            parameters.append(f"ENVID={_checked(envelope.envid)}")
+    return " ".join(parameters).encode()
+
+
+def rcpt_command(recipient: Recipient, extensions: Extensions) -> bytes:
+    """``RCPT TO`` with NOTIFY and ORCPT where the host offers DSN (RFC 3461 section 4)."""
+    parameters = [f"RCPT TO:<{_checked(recipient.address.text)}>"]
+    if "DSN" in extensions:
+        words = [flag.name for flag in Notify if flag in recipient.notify and flag.name]
+        if words:
+            parameters.append(f"NOTIFY={','.join(words)}")
+        if recipient.orcpt:
+            parameters.append(f"ORCPT={_checked(recipient.orcpt)}")
+    return " ".join(parameters).encode()
+
+
+def _checked(text: str) -> str:
+    """Text about to stand in a command line; what came in through our own front end has none of these."""
+    if _FORBIDDEN.search(text):
+        raise ValueError(f"control character in an SMTP parameter: {text[:80]!r}")
+    return text
+
+
+class DotStuffer:
+    """Doubles dots at the start of lines of a body that comes in pieces (RFC 5321 section 4.5.2)."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = b"\r\n"
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Stuff the next piece of a body whose line ends are CRLF."""
+        if not chunk:
+            return b""
+        at_line_start = self._last == b"\r\n"
+        split_line_end = self._last[-1:] == b"\r" and chunk[:2] == b"\n."
+        self._last = (self._last + chunk[-2:])[-2:]
+        stuffed = chunk.replace(b"\r\n.", b"\r\n..")
+        if at_line_start and chunk[:1] == b".":
+            return b"." + stuffed
+        if split_line_end:
+            return b"\n.." + stuffed[2:]
+        return stuffed
+
+    def end(self) -> bytes:
+        """What ends the data: a line end if the body lacks it, and the lone dot."""
+        return b".\r\n" if self._last == b"\r\n" else b"\r\n.\r\n"

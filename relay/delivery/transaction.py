@@ -1,0 +1,129 @@
+"""One message over one session: which recipients the host took, and in what words it refused the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import assert_never
+
+from relay.delivery.client import SessionEnded, TransactionReplies, abort_on_error, transact
+from relay.delivery.options import Timeouts
+from relay.delivery.plan import Need, mail_command, rcpt_command, unmet_needs
+from relay.delivery.session import CONNECTION_TROUBLE, Kind, Session, Trouble
+from relay.mail.envelope import Message, Recipient, RecipientId
+from relay.mail.reply import EnhancedStatus, Reply, Severity
+from relay.outcome.result import FromPeer, Local, Sent
+from relay.outcome.wording import one_line
+
+Answers = Mapping[RecipientId, Sent | Trouble]
+
+
+async def send_message(
+    session: Session,
+    message: Message,
+    recipients: Sequence[Recipient],
+    body: Callable[[], AsyncIterator[bytes]],
+    timeouts: Timeouts,
+) -> Answers:
+    """Send a message to some of its recipients and end the session.
+
+    :param body: opens the content; what it raises passes through, and the host never sees an end of data then.
+    :returns: an answer for every recipient.
+    """
+    unfit = _unfit(session, message, recipients)
+    if unfit is not None:
+        session.finish()
+        return dict.fromkeys((recipient.id for recipient in recipients), unfit)
+    try:
+        with abort_on_error(session.connection):
+            replies = await transact(
+                session.connection,
+                mail=mail_command(message, session.extensions),
+                rcpts=[rcpt_command(recipient, session.extensions) for recipient in recipients],
+                body=body(),
+                extensions=session.extensions,
+                timeouts=timeouts,
+            )
+    except SessionEnded as ended:
+        lost = _local(session, CONNECTION_TROUBLE, one_line(ended.reason(session.relay.namaddr)), throttles=True)
+        return dict.fromkeys((recipient.id for recipient in recipients), lost)
+    session.finish()
+    return _answers(session, recipients, replies)
+
+
+def _unfit(session: Session, message: Message, recipients: Sequence[Recipient]) -> Trouble | None:
+    """Why this message cannot go to this host at all, before MAIL is sent."""
+    for need in unmet_needs(message, recipients, session.extensions):
+        match need:
+            case Need.SMTPUTF8:
+                status, word = EnhancedStatus(5, 6, 7), "SMTPUTF8"
+            case Need.EIGHT_BIT_MIME:
+                status, word = EnhancedStatus(5, 6, 3), "8BITMIME"
+            case _:
+                assert_never(need)
+        text = (
+            f"message requires {word}, but no server was found that supports {word}. "
+            f"The last attempted server was {session.relay.namaddr}"
+        )
+        return _local(session, status, text, kind=Kind.HARD_IF_LAST)
+    limit = session.extensions.size_limit
+    if limit and message.size > limit:
+        text = f"message size {message.size} exceeds size limit {limit} of server {session.relay.namaddr}"
+        return _local(session, EnhancedStatus(5, 3, 4), text, kind=Kind.HARD)
+    return None
+
+
+def _answers(session: Session, recipients: Sequence[Recipient], replies: TransactionReplies) -> Answers:
+    """Pair recipients with replies: each command's refusal stands for those whom the later commands would have served."""
+    if replies.mail.severity is not Severity.SUCCESS:
+        refused = _said(session, replies.mail, "MAIL FROM command")
+        return dict.fromkeys((recipient.id for recipient in recipients), refused)
+    answers: dict[RecipientId, Sent | Trouble] = {}
+    for recipient, reply in zip(recipients, replies.rcpt, strict=True):
+        if reply.severity is not Severity.SUCCESS:
+            answers[recipient.id] = _said(session, reply, "RCPT TO command")
+        elif replies.final is not None:
+            answers[recipient.id] = _ended(session, replies.final)
+        elif replies.data is not None:
+            answers[recipient.id] = _said(session, replies.data, "DATA command")
+        else:
+            raise AssertionError("a recipient was taken and DATA never sent")
+    return answers
+
+
+def _ended(session: Session, final: Reply) -> Sent | Trouble:
+    if final.severity is Severity.SUCCESS:
+        return Sent(status=final.status, reply=final, dsn_passed_on="DSN" in session.extensions)
+    return _said(session, final, "end of DATA command")
+
+
+def _said(session: Session, reply: Reply, command: str) -> Trouble:
+    """A refusal in the host's words (postfix smtp_trouble.c); a class that is none of 4 and 5 breaks the protocol."""
+    text = f"host {session.relay.namaddr} said: {reply.one_line} (in reply to {command})"
+    status, kind = reply.status, Kind.HARD if reply.severity is Severity.PERMANENT else Kind.SOFT
+    if reply.severity not in (Severity.TRANSIENT, Severity.PERMANENT):
+        text, status, kind = f"Protocol error: {text}", EnhancedStatus(4, 5, 0), Kind.SOFT
+    return Trouble(
+        status=status,
+        reason=one_line(text),
+        diagnostic=FromPeer(reply=reply, mta=session.relay.name),
+        relay=session.relay,
+        tls=session.tls,
+        kind=kind,
+        throttles=False,
+        verdict_reached=True,
+    )
+
+
+def _local(
+    session: Session, status: EnhancedStatus, text: str, *, kind: Kind = Kind.SOFT, throttles: bool = False
+) -> Trouble:
+    return Trouble(
+        status=status,
+        reason=text,
+        diagnostic=Local(text),
+        relay=session.relay,
+        tls=session.tls,
+        kind=kind,
+        throttles=throttles,
+        verdict_reached=True,
+    )

@@ -1,0 +1,1 @@
+"""Floor 11: what a relay shows over HTTP, read-only."""

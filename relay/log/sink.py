@@ -1,0 +1,154 @@
+"""Where log lines go: standard output or a file, one write an event, nothing held back.
+
+A log that cannot be written never stops mail: the first failure is told on standard error, and when writing works again
+the number of lines lost is told there too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol, TextIO
+
+from relay.log.events import Event, Observer
+
+_MODE = 0o640  # addresses of people are in it
+
+
+class Lines(Protocol):
+    """Words events: ``PostfixLines`` or ``JsonLines``."""
+
+    def lines(self, event: Event, at: datetime) -> tuple[str, ...]:
+        """The lines of one event, without line ends."""
+        ...
+
+
+class LogFailed(Exception):  # noqa: N818 - it names what happened, not the handling
+    """The log file cannot be opened; the message names it and says why."""
+
+
+class StandardOutput(Enum):
+    """The destination that is no file."""
+
+    STANDARD_OUTPUT = "standard output"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+STANDARD_OUTPUT: Final = StandardOutput.STANDARD_OUTPUT
+
+
+def destination(file: str) -> Path | StandardOutput:
+    """Where ``log.file`` points: the empty text means standard output."""
+    return Path(file) if file else STANDARD_OUTPUT
+
+
+class Sink:
+    """Writes each event's lines as they happen; ``observe`` is an Observer.
+
+    :param to: a file to append to, or ``STANDARD_OUTPUT``.
+    :param clock: gives the time of the event, aware.
+    :param complaints: where a failing log is reported.
+    :raises LogFailed: if the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        words: Lines,
+        to: Path | StandardOutput,
+        *,
+        clock: Callable[[], datetime],
+        output: BinaryIO | None = None,
+        complaints: TextIO | None = None,
+    ) -> None:
+        self._words = words
+        self._path = to
+        self._clock = clock
+        self._complaints = sys.stderr if complaints is None else complaints
+        self._output = output if output is not None else self._open()
+        self._lost = 0
+        self._torn = False
+
+    def _open(self) -> BinaryIO:
+        if isinstance(self._path, StandardOutput):
+            return sys.stdout.buffer
+        try:
+            return open(self._path, "ab", buffering=0, opener=_private)
+        except OSError as error:
+            raise LogFailed(f"log.file {self._path}: cannot open it for appending: {error.strerror}") from error
+
+    def observe(self, event: Event) -> None:
+        """Write the event's lines; a failing write is reported once and lost."""
+        lines = self._words.lines(event, self._clock())
+        if lines:
+            self._write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"), len(lines))
+
+    def _write(self, data: bytes, count: int) -> None:
+        rest = memoryview(b"\n" + data if self._torn else data)
+        try:
+            while rest:
+                # A nonblocking descriptor answers None where it would block.
+                written = self._output.write(rest) or 0
+                if not written:
+                    raise BlockingIOError(errno.EAGAIN, "the reader of the log does not read")
+                rest = rest[written:]
+                self._torn = bool(rest)
+            self._output.flush()
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+            self._lost += count
+            if self._lost == count:
+                self._complain(f"cannot write the log to {self._path}: {error}; mail goes on without it")
+            return
+        if self._lost:
+            self._complain(f"the log to {self._path} can be written again; {self._lost} lines were lost")
+            self._lost = 0
+
+    def _complain(self, text: str) -> None:
+        try:
+            self._complaints.write(f"dane-relay: {text}\n")
+            self._complaints.flush()
+        except (OSError, ValueError):
+            return  # nowhere left to say it
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same name (logrotate moved the old one); if that fails, keep the old one."""
+        if isinstance(self._path, StandardOutput):
+            return
+        try:
+            fresh = self._open()
+        except LogFailed as error:
+            self._complain(f"{error}; the old file goes on")
+            return
+        old, self._output, self._torn = self._output, fresh, False
+        old.close()
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if not isinstance(self._path, StandardOutput):
+            self._output.close()
+
+
+def compose(*observers: Observer) -> Observer:
+    """One Observer that tells all of these; a failing one neither stops the others nor whoever told of the event."""
+
+    def tell(event: Event) -> None:
+        for observer in observers:
+            try:
+                observer(event)
+            except Exception:  # telling of an event must not change what happens to mail
+                with suppress(OSError, ValueError):
+                    traceback.print_exc(file=sys.stderr)
+
+    return tell
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, _MODE)

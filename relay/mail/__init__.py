@@ -1,0 +1,1 @@
+"""Floor 1: the nouns of SMTP (names, replies, envelopes, header fields). Pure."""

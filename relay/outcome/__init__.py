@@ -1,0 +1,1 @@
+"""Floor 7: what became of each recipient, in words and as reports. Pure."""

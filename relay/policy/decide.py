@@ -1,0 +1,280 @@
+"""``decide``: facts about one host in, the TLS policy for it (or why no session may be had) out. Pure.
+
+Two laws:
+
+* Doubt defers. A malformed entry, a failed or bogus look-up, an unknown state never selects a weaker level
+  (postfix smtp_tls_policy.c; RFC 7672 section 2.1.2).
+* The levels of a map are the administrator's word: DNS facts move only ``dane`` (to halfdane, encrypt or may, as
+  RFC 7672 section 2.2 says) and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from relay.dane.names import reference_names
+from relay.dane.tlsa import Absent, Failed, NotLookedUp, Unusable, Usable
+from relay.mail.names import Domain
+from relay.mail.reply import EnhancedStatus
+from relay.policy.level import Level
+from relay.policy.policy import (
+    Decision,
+    Defaults,
+    HostFacts,
+    InsecureMxPolicy,
+    LiteralName,
+    MalformedEntry,
+    MapEntry,
+    MatchName,
+    MatchRule,
+    NoEntry,
+    PolicyFacts,
+    Rule,
+    TlsParameters,
+    TlsPolicy,
+    Withheld,
+)
+
+TLS_POLICY_FAILURE = EnhancedStatus(4, 7, 5)
+
+
+def decide(facts: PolicyFacts) -> Decision:
+    """Decide which TLS policy a session with one host must satisfy.
+
+    :returns: the policy, or ``Withheld`` when the host may not be used now; never a weaker policy for want of facts.
+    """
+    match facts.entry:
+        case MalformedEntry() as bad:
+            return Withheld(
+                status=TLS_POLICY_FAILURE,
+                text="client TLS configuration problem",
+                expected="a valid policy entry",
+                found=bad.warning,
+                rule=bad.rule,
+                asked=Level.SECURE,
+                warning=f'smtp_tls_policy_maps, next-hop destination "{bad.key}": {bad.warning}',
+            )
+        case NoEntry():
+            return _decide(_default_entry(facts.defaults), facts, from_map=False)
+        case MapEntry() as entry:
+            return _decide(entry, facts, from_map=True)
+        case _:
+            assert_never(facts.entry)
+
+
+def needs_tlsa(entry: MapEntry | MalformedEntry | NoEntry, host: HostFacts, defaults: Defaults) -> bool:
+    """Whether the decision on ``host`` depends on its TLSA records, so that they must be looked up first."""
+    level = _level_asked_for(entry, defaults)
+    if level is None or not level.asks_for_dane or not isinstance(host.host, Domain):
+        return False
+    # An insecure MX set under "may" (or dane-only, which then fails anyway) makes the records worthless.
+    return host.mx_secure or (level is Level.DANE and defaults.insecure_mx is not InsecureMxPolicy.MAY)
+
+
+def asks_for_dane(entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults) -> bool:
+    """Whether DANE is asked for, so that what the DNS says of a destination must have been validated."""
+    level = _level_asked_for(entry, defaults)
+    return level is not None and level.asks_for_dane
+
+
+def _level_asked_for(entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults) -> Level | None:
+    match entry:
+        case MalformedEntry():
+            return None
+        case NoEntry():
+            return defaults.level
+        case MapEntry():
+            return entry.level
+        case _:
+            assert_never(entry)
+
+
+def _default_entry(defaults: Defaults) -> MapEntry:
+    return MapEntry(level=defaults.level, rule=defaults.level_rule)
+
+
+def _decide(entry: MapEntry, facts: PolicyFacts, *, from_map: bool) -> Decision:
+    source = f"{entry.rule.place} asks for {entry.level.word}"
+    if entry.policy_failure and entry.level.requires_match:
+        return _withheld(
+            entry,
+            "Server certificate not verified",
+            "a policy under which a certificate can be accepted",
+            f"external policy failure ({entry.policy_failure})",
+        )
+    match entry.level:
+        case Level.NONE | Level.MAY | Level.ENCRYPT:
+            return _policy(entry, facts, entry.level, why=(source,))
+        case Level.FINGERPRINT:
+            if not entry.fingerprints:
+                return _misconfigured(entry, "at least one fingerprint to match", "none configured")
+            return _policy(entry, facts, entry.level, why=(source,))
+        case Level.VERIFY | Level.SECURE:
+            names = _expand(entry.match or _default_match(entry.level, facts.defaults), facts.host)
+            if not names:
+                return _misconfigured(entry, "a name to match", "no match rule gives one for this destination")
+            return _policy(entry, facts, entry.level, names=names, why=(source,))
+        case Level.DANE | Level.DANE_ONLY:
+            return _decide_dane(entry, facts, source, from_map=from_map)
+        case Level.HALFDANE:
+            raise AssertionError("halfdane is a result and cannot be asked for")
+        case _:
+            assert_never(entry.level)
+
+
+def _decide_dane(entry: MapEntry, facts: PolicyFacts, source: str, *, from_map: bool) -> Decision:
+    """The table of RFC 7672 section 2.2 and of postfix smtp_tls_policy.c, dane_init."""
+    host, only = facts.host, entry.level is Level.DANE_ONLY
+    if not host.validating:
+        return _without_validation(entry, facts, source, from_map=from_map)
+    if not host.mx_secure and only:
+        return _withheld(
+            entry, "non DNSSEC destination", "MX records with DNSSEC", f"insecure MX records of {host.next_hop.host}"
+        )
+    match host.tlsa:
+        case Failed(why):
+            return _withheld(
+                entry,
+                f"TLSA lookup error for {host.host}:{host.next_hop.port}",
+                "an answer for the TLSA records",
+                why,
+            )
+        case NotLookedUp(why) | Absent(why):
+            if only:
+                return _withheld(entry, "no TLSA records found", "usable TLSA records", why)
+            return _policy(entry, facts, Level.MAY, why=(source, why))
+        case Unusable() as records:
+            reasons = "; ".join(record.reason for record in records.unusable)
+            if only:
+                return _withheld(entry, "TLSA records unusable", "a usable TLSA record", reasons)
+            level = Level.ENCRYPT if host.mx_secure else _insecure_mx_level(facts.defaults, Level.ENCRYPT)
+            return _policy(entry, facts, level, why=(source, f"no usable TLSA record: {reasons}"))
+        case Usable() as usable:
+            return _decide_usable(entry, facts, usable, source)
+        case _:
+            assert_never(host.tlsa)
+
+
+def _decide_usable(entry: MapEntry, facts: PolicyFacts, usable: Usable, source: str) -> Decision:
+    host = facts.host
+    found = f"secure TLSA records at _{host.next_hop.port}._tcp.{usable.base}"
+    if host.mx_secure:
+        level, why = entry.level, [source, found]
+    else:
+        level = _insecure_mx_level(facts.defaults, Level.HALFDANE)
+        why = [source, found, f"the MX records of {host.next_hop.host} are insecure: {level.word}"]
+    if not level.is_dane:
+        return _policy(entry, facts, level, why=tuple(why))
+    next_hop = host.next_hop.host
+    names = reference_names(
+        base=usable.base,
+        next_hop=next_hop if isinstance(next_hop, Domain) else None,
+        expanded_next_hop=host.expanded_next_hop,
+        mx_secure=host.mx_secure,
+    )
+    return _policy(entry, facts, level, names=tuple(map(LiteralName, names)), usable=usable, why=tuple(why))
+
+
+def _without_validation(entry: MapEntry, facts: PolicyFacts, source: str, *, from_map: bool) -> Decision:
+    """DESIGN section 6: only the global ``dane`` may degrade, and only where the administrator said so."""
+    if entry.level is Level.DANE and not from_map and facts.defaults.degrade_without_validation:
+        why = "resolver does not validate; dns.on_no_validation = degrade lets the global dane act as may"
+        return _policy(entry, facts, Level.MAY, why=(source, why))
+    return _withheld(
+        entry, "resolver does not validate", "a resolver that validates DNSSEC", facts.host.not_validating_why
+    )
+
+
+def _insecure_mx_level(defaults: Defaults, under_dane: Level) -> Level:
+    match defaults.insecure_mx:
+        case InsecureMxPolicy.MAY:
+            return Level.MAY
+        case InsecureMxPolicy.ENCRYPT:
+            return Level.ENCRYPT
+        case InsecureMxPolicy.DANE:
+            return under_dane
+        case _:
+            assert_never(defaults.insecure_mx)
+
+
+def _default_match(level: Level, defaults: Defaults) -> tuple[MatchRule, ...]:
+    return defaults.verify_match if level is Level.VERIFY else defaults.secure_match
+
+
+def _expand(rules: tuple[MatchRule, ...], host: HostFacts) -> tuple[LiteralName, ...]:
+    """The names that match rules stand for at one host (postfix tls_client.c, add_namechecks)."""
+    names: list[LiteralName] = []
+    for rule in rules:
+        match rule:
+            case LiteralName():
+                names.append(rule)
+            case MatchName.HOSTNAME:
+                names += [LiteralName(host.host)] if isinstance(host.host, Domain) else []
+            case MatchName.NEXTHOP | MatchName.DOT_NEXTHOP:
+                below = rule is MatchName.DOT_NEXTHOP
+                domain = host.next_hop.host
+                names += [LiteralName(domain, below)] if isinstance(domain, Domain) else []
+            case _:
+                assert_never(rule)
+    return tuple(dict.fromkeys(names))
+
+
+def _sni(parameters: TlsParameters, host: HostFacts) -> str:
+    """The server name of a non-DANE session: none unless the entry gives one (postfix smtp_tls_servername)."""
+    match parameters.servername:
+        case "hostname":
+            return str(host.host) if isinstance(host.host, Domain) else ""
+        case "nexthop":
+            return str(host.next_hop.host) if isinstance(host.next_hop.host, Domain) else ""
+        case name:
+            return name
+
+
+def _policy(
+    entry: MapEntry,
+    facts: PolicyFacts,
+    level: Level,
+    *,
+    names: tuple[LiteralName, ...] = (),
+    usable: Usable | None = None,
+    why: tuple[str, ...],
+) -> TlsPolicy:
+    defaults, parameters = facts.defaults, entry.parameters
+    mandatory = level.requires_tls
+    rule = entry.rule
+    if usable is not None:
+        rule = Rule(f"TLSA _{facts.host.next_hop.port}._tcp.{usable.base} by {entry.rule.place}", entry.rule.text)
+    return TlsPolicy(
+        level=level,
+        asked=entry.level,
+        rule=rule,
+        names=names,
+        fingerprints=entry.fingerprints,
+        fingerprint_digest=defaults.fingerprint_digest,
+        tlsa=usable.records if usable else (),
+        tlsa_base=str(usable.base) if usable else "",
+        tafiles=entry.tafiles,
+        protocols=parameters.protocols or (defaults.mandatory_protocols if mandatory else defaults.protocols),
+        ciphers=parameters.ciphers or (defaults.mandatory_ciphers if mandatory else defaults.ciphers),
+        exclude=parameters.exclude,
+        sni=str(usable.base) if usable else _sni(parameters, facts.host),
+        why=why,
+    )
+
+
+def _misconfigured(entry: MapEntry, expected: str, found: str) -> Withheld:
+    return Withheld(
+        status=TLS_POLICY_FAILURE,
+        text="client TLS configuration problem",
+        expected=expected,
+        found=found,
+        rule=entry.rule,
+        asked=entry.level,
+        warning=f"{entry.rule.place}: {entry.level.word}: expected {expected}; found {found}",
+    )
+
+
+def _withheld(entry: MapEntry, text: str, expected: str, found: str) -> Withheld:
+    return Withheld(
+        status=TLS_POLICY_FAILURE, text=text, expected=expected, found=found, rule=entry.rule, asked=entry.level
+    )

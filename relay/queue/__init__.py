@@ -1,0 +1,1 @@
+"""Floor 9: keeps mail: accepted means committed, and every outcome is one transaction."""

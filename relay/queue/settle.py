@@ -1,0 +1,225 @@
+"""The one place that writes what became of an attempt.
+
+Results, next attempt and the report that they cause are one transaction; what is told (log, metrics) is told after it. A
+result is never given up because its task was cancelled or the store was away: it is kept until it is written, or until
+the relay stops and the store is still away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from relay.log.events import Event, Expired, Noted, Notified, NotNotified, Observer, Program, Removed, Settled, Warned
+from relay.mail.envelope import Address, Notify, NullSender, QueueId, Recipient, RecipientId
+from relay.outcome.dsn import Kind, Reported
+from relay.outcome.result import (
+    AttemptResult,
+    Bounced,
+    Deferred,
+    Diagnostic,
+    FromPeer,
+    Local,
+    Outcome,
+    RecipientResult,
+    RelayHost,
+    Sent,
+)
+from relay.queue.reports import Reporter
+from relay.queue.schedule import RetrySchedule
+from relay.queue.store import Lease, LeaseLost, QueueStore, Report, Settlement, StoreUnavailable
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+# A kept result holds its lease well beyond the next try.
+HOLD = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to write, and what to tell when it is written."""
+
+    settlement: Settlement
+    told: tuple[Event, ...]
+
+
+class Settler:
+    """Settles leases.
+
+    :param hostname: ours, in reports.
+    :param new_id: a new queue ID at each call, for reports.
+    :param destination_of: the scheduling key of mail to an address, for reports.
+    :param sleep: seconds to wait before trying the store again.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: QueueStore,
+        schedule: RetrySchedule,
+        hostname: str,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], QueueId],
+        destination_of: Callable[[Address], str],
+        observe: Observer,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._schedule = schedule
+        self._clock = clock
+        self._observe = observe
+        self._sleep = sleep
+        self._reporter = Reporter(store=store, hostname=hostname, new_id=new_id, destination_of=destination_of)
+
+    async def settle(self, lease: Lease, result: AttemptResult) -> None:
+        """Write the outcomes of an attempt; returns when they are written, or somebody else took the delivery over.
+
+        If the caller is cancelled, what was begun is brought to its end first; only a store that is still away then
+        makes it give up, which is told as a warning.
+        """
+        stopping = asyncio.Event()
+        work = asyncio.ensure_future(self._settle(lease, result, stopping))
+        cancelled = False
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                cancelled = True
+                stopping.set()
+        work.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _settle(self, lease: Lease, result: AttemptResult, stopping: asyncio.Event) -> None:
+        queue_id = lease.message.queue_id
+        now = self._clock()
+        plan: _Plan | None = None
+        pause = FIRST_PAUSE
+        waited = False
+        while True:
+            last_try = stopping.is_set()
+            try:
+                if waited:
+                    await self._store.extend([lease.token], self._clock() + HOLD)
+                plan = plan or await self._plan(lease, result.outcomes, now)
+                last = await self._store.settle(plan.settlement)
+                self._tell(plan, queue_id, last=last, waited=waited)
+                return
+            except LeaseLost:
+                self._warn(
+                    "another attempt took over before the results were written; mail may be sent twice", queue_id
+                )
+                return
+            except StoreUnavailable as error:
+                if last_try:
+                    self._warn(f"results not written before the stop, mail may be sent twice: {error}", queue_id)
+                    return
+                if not waited:
+                    self._warn(f"results not written yet, they are kept: {error}", queue_id)
+            waited = True
+            await self._pause(pause, stopping)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _tell(self, plan: _Plan, queue_id: QueueId, *, last: bool, waited: bool) -> None:
+        if waited:
+            self._observe(Noted(Program.QMGR, "results are written now", queue_id))
+        for event in plan.told:
+            self._observe(event)
+        if last:
+            self._observe(Removed(queue_id))
+
+    async def _plan(self, lease: Lease, outcomes: Mapping[RecipientId, Outcome], now: datetime) -> _Plan:
+        message = lease.message
+        sender = message.envelope.sender
+        expired = self._schedule.is_expired(arrived_at=message.arrived_at, sender=sender, now=now)
+        results = {id_: _final(outcome.result, expired=expired) for id_, outcome in outcomes.items()}
+        reports, notices = await self._reports(lease, outcomes, results, now)
+        told: list[Event] = [
+            Settled(queue_id=message.queue_id, recipient=recipient.address, outcome=outcomes[recipient.id])
+            for recipient in lease.recipients
+            if recipient.id in outcomes
+        ]
+        if any(isinstance(outcome.result, Deferred) for outcome in outcomes.values()) and expired:
+            told.append(Expired(message.queue_id, sender))
+        settlement = Settlement(
+            lease=lease,
+            results=results,
+            next_attempt=self._schedule.next_attempt(arrived_at=message.arrived_at, now=now),
+            reports=tuple(reports),
+        )
+        return _Plan(settlement, (*told, *notices))
+
+    async def _reports(
+        self,
+        lease: Lease,
+        outcomes: Mapping[RecipientId, Outcome],
+        results: Mapping[RecipientId, RecipientResult],
+        now: datetime,
+    ) -> tuple[list[Report], list[Event]]:
+        message, sender = lease.message, lease.message.envelope.sender
+        ended = [recipient for recipient in lease.recipients if recipient.id in results]
+        bounced = [recipient for recipient in ended if isinstance(results[recipient.id], Bounced)]
+        reports: list[Report] = []
+        notices: list[Event] = []
+        if isinstance(sender, NullSender):
+            if bounced:
+                notices.append(NotNotified(message.queue_id, "the message has the null sender"))
+            return reports, notices
+        failed = [recipient for recipient in bounced if recipient.notify.on_failure]
+        relayed = [recipient for recipient in ended if _wants_success(recipient, results[recipient.id])]
+        for kind, word, recipients in (
+            (Kind.NON_DELIVERY, "non-delivery", failed),
+            (Kind.SUCCESS, "delivery status", relayed),
+        ):
+            if recipients:
+                people = [_reported(one, outcomes[one.id], results[one.id]) for one in recipients]
+                report = await self._reporter.report(kind, message, sender, people, now)
+                reports.append(report)
+                notices.append(Notified(message.queue_id, word, report.message.queue_id))
+        if len(failed) < len(bounced):
+            notices.append(NotNotified(message.queue_id, _unasked(bounced)))
+        return reports, notices
+
+    async def _pause(self, seconds: float, stopping: asyncio.Event) -> None:
+        """Wait, but no longer than until the relay stops."""
+        waits = {asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(stopping.wait())}
+        _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in pending:
+            wait.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    def _warn(self, text: str, queue_id: QueueId) -> None:
+        self._observe(Warned(Program.QMGR, text, queue_id))
+
+
+def _final(result: RecipientResult, *, expired: bool) -> RecipientResult:
+    """A deferral after the message's lifetime is a failure, for the reason it was a deferral."""
+    if expired and isinstance(result, Deferred):
+        return Bounced(status=result.status, reason=result.reason, diagnostic=result.diagnostic)
+    return result
+
+
+def _wants_success(recipient: Recipient, result: RecipientResult) -> bool:
+    """RFC 3461 section 5.2.2: if the next host did not take the request over, we say that we relayed."""
+    return Notify.SUCCESS in recipient.notify and isinstance(result, Sent) and not result.dsn_passed_on
+
+
+def _unasked(bounced: Sequence[Recipient]) -> str:
+    people = ", ".join(f"<{one.address}>" for one in bounced if not one.notify.on_failure)
+    return f"NOTIFY does not ask for it: {people}"
+
+
+def _reported(recipient: Recipient, outcome: Outcome, result: RecipientResult) -> Reported:
+    diagnostic: Diagnostic
+    match result:
+        case Sent(reply=reply):
+            host = outcome.relay
+            diagnostic = FromPeer(reply=reply, mta=host.name) if isinstance(host, RelayHost) else Local(reply.one_line)
+        case Deferred() | Bounced():
+            diagnostic = result.diagnostic
+        case _:
+            assert_never(result)
+    return Reported(recipient=recipient, status=result.status, reason=result.reason, diagnostic=diagnostic)

@@ -1,0 +1,264 @@
+"""Large bodies in files beside the database.
+
+A file is written under a temporary name, synced, renamed, and its directory synced, all before the row that names it is
+committed. So a row never names a file that is not whole on the disk; a file that no row names is swept at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from relay.queue.store import StoreUnavailable
+
+CHUNK = 64 * 1024
+_WRITE_AT_ONCE = 256 * 1024
+_TEMPORARY = ".tmp"
+_THREADS = 4
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+T = TypeVar("T")
+
+
+class Files(Protocol):
+    """What the spool asks of the file system; each call may raise OSError."""
+
+    def create(self, path: Path) -> int:
+        """Open a new file for writing; returns its descriptor."""
+        ...
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write all of ``data``."""
+        ...
+
+    def sync(self, descriptor: int) -> None:
+        """Have the file's content on the disk when this returns."""
+        ...
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file its final name."""
+        ...
+
+    def sync_directory(self, path: Path) -> None:
+        """Have the directory's names on the disk when this returns."""
+        ...
+
+
+class SystemFiles:
+    """``Files`` by the operating system's calls."""
+
+    def create(self, path: Path) -> int:
+        """Open a new file, readable by its owner only."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write all of ``data``, in as many calls as it takes."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def sync(self, descriptor: int) -> None:
+        """``fsync``."""
+        os.fsync(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """``rename``."""
+        os.rename(old, new)
+
+    def sync_directory(self, path: Path) -> None:
+        """``fsync`` of the directory."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class SpoolFile:
+    """One body being written. Its steps are taken in turn, whatever becomes of the tasks that asked for them."""
+
+    def __init__(self, directory: Path, name: str, files: Files, run: Callable[..., Awaitable[None]]) -> None:
+        self.name = name
+        self._final = directory / name
+        self._temporary = directory / (name + _TEMPORARY)
+        self._files = files
+        self._run = run
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._discarded = False
+        self._waiting: list[bytes] = []
+        self._octets_waiting = 0
+
+    async def write(self, data: bytes) -> None:
+        """Append octets; they are gathered, so that a thread is not troubled for each chunk."""
+        self._waiting.append(data)
+        self._octets_waiting += len(data)
+        if self._octets_waiting >= _WRITE_AT_ONCE:
+            await self._run(self._append, self._take_waiting())
+
+    async def keep(self) -> None:
+        """Make the file durable under its final name."""
+        await self._run(self._finish, self._take_waiting())
+
+    async def discard(self) -> None:
+        """Remove the file, finished or not; what cannot be removed is an orphan for the next start."""
+        try:
+            await self._run(self._remove)
+        except StoreUnavailable:  # the threads have ended
+            self._remove()
+
+    def _remove(self) -> None:
+        with self._lock:
+            self._discarded = True
+            self._close()
+            for path in (self._temporary, self._final):
+                _unlink(path)
+
+    def _take_waiting(self) -> bytes:
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._octets_waiting = 0
+        return data
+
+    def _append(self, data: bytes) -> None:
+        with self._lock:
+            if self._discarded:
+                return
+            if self._descriptor < 0:
+                self._descriptor = self._files.create(self._temporary)
+            self._files.write(self._descriptor, data)
+
+    def _finish(self, data: bytes) -> None:
+        self._append(data)
+        with self._lock:
+            if self._discarded:
+                return
+            self._files.sync(self._descriptor)
+            self._close()
+            self._files.rename(self._temporary, self._final)
+            self._files.sync_directory(self._final.parent)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _Reading:
+    """One file being read; whoever is cancelled while a thread reads leaves nothing open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._closed = False
+
+    def next(self) -> bytes:
+        """The next chunk, empty at the end (blocking)."""
+        with self._lock:
+            if self._closed:
+                return b""
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.read(self._descriptor, CHUNK)
+
+    def close(self) -> None:
+        """Close the file, after a read that is under way (blocking)."""
+        with self._lock:
+            self._closed = True
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+
+class Spool:
+    """The directory of large bodies.
+
+    :param directory: made if it is not there; used by one process at a time.
+    """
+
+    def __init__(self, directory: Path, files: Files | None = None) -> None:
+        self._directory = directory
+        self._files: Files = files or SystemFiles()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="spool")
+        self._serial = 0
+
+    def open(self, named: Collection[str]) -> None:
+        """Make the directory and sweep the files that no row names (blocking).
+
+        :param named: the files that rows name.
+        :raises StoreUnavailable: if the directory cannot be used.
+        """
+        try:
+            if not self._directory.is_dir():
+                self._directory.mkdir(mode=0o700)
+                self._files.sync_directory(self._directory.parent)
+            for path in self._directory.iterdir():
+                self._serial = max(self._serial, _serial(path.name))
+                if path.name not in named:
+                    _unlink(path)
+        except OSError as error:
+            raise _unavailable(self._directory, error) from error
+
+    def create(self, queue_id: str) -> SpoolFile:
+        """Begin a file with a name that no other file has; the queue ID in it is for people."""
+        self._serial += 1
+        return SpoolFile(self._directory, f"{queue_id}.{self._serial}", self._files, self._call)
+
+    async def read(self, name: str) -> AsyncIterator[bytes]:
+        """A file's content in chunks of at most 64 KiB.
+
+        :raises FileNotFoundError: if there is no such file.
+        """
+        reading = _Reading(self._directory / name)
+        try:
+            while chunk := await self._call(reading.next):
+                yield chunk
+        finally:
+            try:
+                self._pool.submit(reading.close)
+            except RuntimeError:  # the threads have ended
+                reading.close()
+
+    async def remove(self, name: str) -> None:
+        """Remove a file whose row is gone."""
+        await self._call(_unlink, self._directory / name)
+
+    def close(self) -> None:
+        """Let the threads end when they have done what they were given."""
+        self._pool.shutdown(wait=False)
+
+    async def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            working = asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*arguments))
+        except RuntimeError as error:
+            raise StoreUnavailable("the queue is closed") from error
+        try:
+            return await working
+        except FileNotFoundError:
+            raise  # an answer, not a state of the disk
+        except OSError as error:
+            raise _unavailable(self._directory, error) from error
+
+
+def _unlink(path: Path) -> None:
+    """Remove a file; one that is gone is fine, and one that cannot be removed is swept at the next start."""
+    try:
+        path.unlink()
+    except OSError:
+        pass
+
+
+def _serial(name: str) -> int:
+    number = name.removesuffix(_TEMPORARY).rpartition(".")[2]
+    return int(number) if number.isascii() and number.isdigit() else 0
+
+
+def _unavailable(directory: Path, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"queue spool {directory}: {error}", full=error.errno in _FULL)

@@ -1,0 +1,207 @@
+"""The seam of the queue: what an engine must do, and what it promises.
+
+The unit of work is a *delivery*: the recipients of one message that go to one destination. A destination is a scheduling
+key (the next-hop as routed when the message came in); what it means is decided anew at each attempt.
+
+Promises of every engine (``tests/unit/queue/test_contract.py`` runs against each):
+
+* ``put`` returns after the message is committed and synced; if it raises, nothing of the message is kept.
+* A delivery is leased to one holder at a time. A lease ends with ``settle``, ``release``, its time, or the holder's process.
+* ``settle`` is one transaction: results, next attempt, and the report that they cause. Settled recipients never come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import NewType, Protocol
+
+from relay.mail.envelope import Envelope, Message, QueueId, Recipient, RecipientId
+from relay.outcome.result import Bounced, Deferred, Sent
+
+LeaseToken = NewType("LeaseToken", str)
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - it names the state, not the handling
+    """The store cannot do this now (disk full, I/O error, closed); try again later, nothing was changed.
+
+    :param full: whether the cause is want of space, which the client is told as 452 4.3.1.
+    """
+
+    def __init__(self, why: str, *, full: bool = False) -> None:
+        super().__init__(why)
+        self.full = full
+
+
+class LeaseLost(Exception):  # noqa: N818 - it names the state, not the handling
+    """A lease ended and somebody else took its delivery over (or the message is gone): its results were not written."""
+
+    def __init__(self, queue_id: QueueId) -> None:
+        super().__init__(f"{queue_id}: the lease ended and was taken over by another attempt")
+        self.queue_id = queue_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMessage:
+    """A message about to be put.
+
+    :param destinations: each recipient's destination; every recipient of the envelope has one.
+    """
+
+    queue_id: QueueId
+    envelope: Envelope
+    arrived_at: datetime
+    destinations: Mapping[RecipientId, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One delivery, held by the caller until it is settled, released or ``until`` passes.
+
+    :param recipients: those not settled yet.
+    :param attempts: attempts begun before this one.
+    :param leased_at: when this lease began, for the ``delays=`` of its outcomes.
+    :param total_recipients: of the whole message, settled ones included.
+    """
+
+    token: LeaseToken
+    message: Message
+    destination: str
+    recipients: tuple[Recipient, ...]
+    attempts: int
+    leased_at: datetime
+    due_at: datetime
+    total_recipients: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A report on its way to a sender: a message whose content is small and at hand."""
+
+    message: NewMessage
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What is to be written of one attempt, all or nothing.
+
+    :param results: by recipient id; a recipient of the lease that is missing here stays as it was.
+    :param next_attempt: when the deferred (and missing) recipients are due again.
+    :param reports: put in the same transaction.
+    """
+
+    lease: Lease
+    results: Mapping[RecipientId, Sent | Deferred | Bounced]
+    next_attempt: datetime
+    reports: tuple[Report, ...] = ()
+
+
+class EntryState(Enum):
+    """Postfix's name for where a delivery is (``postqueue -j``, queue_name)."""
+
+    ACTIVE = "active"
+    INCOMING = "incoming"
+    DEFERRED = "deferred"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRecipient:
+    """A recipient still in the queue, with the reason of its last deferral (empty before the first)."""
+
+    recipient: Recipient
+    destination: str
+    state: EntryState
+    reason: str
+    next_attempt: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """One message in the queue as a listing shows it."""
+
+    message: Message
+    recipients: tuple[PendingRecipient, ...]
+
+    @property
+    def state(self) -> EntryState:
+        """The state that stands for the message: active if any of it is, else hold, deferred, incoming."""
+        states = {pending.state for pending in self.recipients}
+        order = (EntryState.ACTIVE, EntryState.HOLD, EntryState.DEFERRED, EntryState.INCOMING)
+        return next((state for state in order if state in states), EntryState.INCOMING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """How much is queued: messages, and deliveries by state."""
+
+    messages: int
+    deliveries: Mapping[EntryState, int]
+    oldest_arrival: datetime | None
+
+
+class QueueStore(Protocol):
+    """A durable queue. Every method may raise ``StoreUnavailable``."""
+
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+        """Commit a message and its body (CRLF line ends, in chunks of any size).
+
+        What ``body`` raises passes through, and nothing is kept.
+        """
+        ...
+
+    async def lease(
+        self, *, now: datetime, until: datetime, limit: int, busy: Collection[str] = (), each: int | None = None
+    ) -> Sequence[Lease]:
+        """Take up to ``limit`` due deliveries, the longest due first, of destinations that are not ``busy``.
+
+        :param each: at most so many of one destination; those beyond may hide others in this call, never for good.
+        """
+        ...
+
+    async def lease_at(self, rooms: Mapping[str, int], *, now: datetime, until: datetime) -> Sequence[Lease]:
+        """Take due deliveries of these destinations, at most so many of each, the longest due of each first."""
+        ...
+
+    async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
+        """When the next unleased delivery of a destination that is not busy is due; None if there is none."""
+        ...
+
+    async def extend(self, tokens: Collection[LeaseToken], until: datetime) -> None:
+        """Hold leases longer."""
+        ...
+
+    async def release(self, tokens: Collection[LeaseToken]) -> None:
+        """Give leases back unsettled; their deliveries are due as before."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write an attempt's results; returns whether that was the last of the message, which is then gone.
+
+        :raises LeaseLost: if the lease ended and another holder took the delivery over; nothing was written.
+        """
+        ...
+
+    async def flush(self, *, now: datetime, ids: Collection[QueueId] = ()) -> int:
+        """Make deliveries (of these messages, or all) due now; returns how many changed."""
+        ...
+
+    async def entries(self, *, limit: int, after: QueueId | None = None) -> Sequence[QueueEntry]:
+        """List queued messages in the order of their queue IDs, from after ``after`` on."""
+        ...
+
+    async def counts(self) -> QueueCounts:
+        """Count what is queued."""
+        ...
+
+    def open_body(self, queue_id: QueueId) -> AsyncIterator[bytes]:
+        """The content of a message in chunks of at most 64 KiB; raises KeyError if it is gone."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun, then close."""
+        ...

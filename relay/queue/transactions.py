@@ -1,0 +1,278 @@
+"""What the writer's thread does to the SQLite queue: each function is one job, run inside a transaction.
+
+They may be run twice (see ``writer.commit_together``), so they change nothing but the database.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, assert_never
+
+import apsw
+
+from relay.mail.envelope import Message, QueueId, RecipientId
+from relay.outcome.result import Bounced, Deferred, Sent
+from relay.queue import selection
+from relay.queue.rows import (
+    MESSAGE_COLUMNS,
+    RECIPIENT_COLUMNS,
+    Body,
+    InRow,
+    body_row,
+    message_of,
+    message_row,
+    micros,
+    moment,
+    number,
+    recipient_of,
+    recipient_row,
+    text,
+)
+from relay.queue.store import Lease, LeaseLost, LeaseToken, NewMessage, Report, Settlement
+
+# One transaction of a flush; so a million deliveries do not hold up everyone else.
+FLUSH_AT_ONCE = 5_000
+
+_INSERT_MESSAGE = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constant columns
+_INSERT_RECIPIENT = (
+    f"INSERT INTO recipient ({RECIPIENT_COLUMNS}, message, delivery, position, state, reason)"  # noqa: S608 - constant columns
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', '')"
+)
+
+
+class Choose(Protocol):
+    """Finds candidates for leases, given the microseconds since the epoch."""
+
+    def __call__(self, connection: apsw.Connection, /, *, now: int) -> Sequence[selection.Candidate]:
+        """Look into the database."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What settling left behind: whether the message is gone, and the spool file that nobody needs then (or empty)."""
+
+    last: bool
+    spool: str
+
+
+def stored(message: NewMessage, size: int, *, eight_bit: bool) -> Message:
+    """The message as it will be known from now on."""
+    return Message(
+        queue_id=message.queue_id,
+        envelope=message.envelope,
+        size=size,
+        arrived_at=message.arrived_at,
+        eight_bit=eight_bit,
+    )
+
+
+def put(connection: apsw.Connection, message: Message, destinations: Mapping[RecipientId, str], body: Body) -> int:
+    """Insert a message, due at once; returns its row.
+
+    :raises ValueError: if the queue ID is taken, or a recipient id comes twice.
+    """
+    try:
+        connection.execute(_INSERT_MESSAGE, message_row(message))
+        row = connection.last_insert_rowid()
+        connection.execute("INSERT INTO body (message, content, spool) VALUES (?, ?, ?)", (row, *body_row(body)))
+        numbers = {name: index for index, name in enumerate(dict.fromkeys(destinations.values()))}
+        due = micros(message.arrived_at)
+        connection.executemany(
+            "INSERT INTO delivery (message, number, destination, state, next_attempt, attempts, lease, lease_until)"
+            " VALUES (?, ?, ?, 'waiting', ?, 0, 0, 0)",
+            [(row, index, name, due) for name, index in numbers.items()],
+        )
+        connection.executemany(
+            _INSERT_RECIPIENT,
+            [
+                (*recipient_row(recipient), row, numbers[destinations[recipient.id]], position)
+                for position, recipient in enumerate(message.envelope.recipients)
+            ],
+        )
+    except apsw.ConstraintError as error:
+        raise ValueError(f"message {message.queue_id} does not fit the queue: {error}") from error
+    return row
+
+
+def withdraw(connection: apsw.Connection, row: int) -> None:
+    """Take back a message that its client never heard to be queued."""
+    connection.execute("DELETE FROM message WHERE id = ?", (row,))
+
+
+def lease(
+    connection: apsw.Connection, choose: Choose, *, now: datetime, until: datetime, serial: int, each: int | None = None
+) -> list[Lease]:
+    """Mark chosen deliveries as leased, their attempt as begun.
+
+    :param choose: finds candidates at a time, the longest due first.
+    :param serial: of this call, unique in this process: it makes the tokens unlike all others.
+    :param each: at most so many of one destination.
+    """
+    messages: dict[int, Message] = {}
+    taken: Counter[str] = Counter()
+    leases = []
+    for chosen in choose(connection, now=micros(now)):
+        key = (chosen.message, chosen.number)
+        if each is not None:
+            ((name,),) = connection.execute(
+                "SELECT destination FROM delivery WHERE message = ? AND number = ?", key
+            ).fetchall()
+            taken[text(name)] += 1
+            if taken[text(name)] > each:
+                continue
+        ((destination, attempts),) = connection.execute(
+            "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1"
+            " WHERE message = ? AND number = ? RETURNING destination, attempts",
+            (serial, micros(until), *key),
+        ).fetchall()
+        if chosen.message not in messages:
+            messages[chosen.message] = read_message(connection, chosen.message)
+        message = messages[chosen.message]
+        pending = pending_ids(connection, *key)
+        leases.append(
+            Lease(
+                token=LeaseToken(f"{chosen.message}.{chosen.number}.{serial}"),
+                message=message,
+                destination=text(destination),
+                recipients=tuple(one for one in message.envelope.recipients if one.id in pending),
+                attempts=number(attempts) - 1,
+                leased_at=now,
+                due_at=moment(chosen.next_attempt),
+                total_recipients=len(message.envelope.recipients),
+            )
+        )
+    return leases
+
+
+def read_message(connection: apsw.Connection, row: int) -> Message:
+    """A message with all recipients of its envelope, settled ones included."""
+    recipients = connection.execute(
+        f"SELECT {RECIPIENT_COLUMNS} FROM recipient WHERE message = ? ORDER BY position",  # noqa: S608 - constant columns
+        (row,),
+    )
+    people = tuple(recipient_of(one) for one in recipients)
+    (message,) = connection.execute(
+        f"SELECT {MESSAGE_COLUMNS} FROM message WHERE id = ?",  # noqa: S608 - constant columns
+        (row,),
+    ).fetchall()
+    return message_of(message, people)
+
+
+def pending_ids(connection: apsw.Connection, message: int, part: int) -> set[RecipientId]:
+    """The recipients of a delivery that are not settled."""
+    rows = connection.execute(
+        "SELECT id FROM recipient WHERE message = ? AND delivery = ? AND state = 'pending'", (message, part)
+    )
+    return {RecipientId(number(id_)) for (id_,) in rows}
+
+
+def extend(connection: apsw.Connection, tokens: Collection[LeaseToken], until: datetime) -> None:
+    """Hold leases until later; one that was lost stays so."""
+    connection.executemany(
+        "UPDATE delivery SET lease_until = ? WHERE message = ? AND number = ? AND lease = ? AND state = 'leased'",
+        [(micros(until), *_parts(token)) for token in tokens],
+    )
+
+
+def release(connection: apsw.Connection, tokens: Collection[LeaseToken]) -> None:
+    """Give leases back: no attempt was made after all."""
+    connection.executemany(
+        "UPDATE delivery SET state = 'waiting', lease = 0, lease_until = 0, attempts = attempts - 1"
+        " WHERE message = ? AND number = ? AND lease = ? AND state = 'leased'",
+        [_parts(token) for token in tokens],
+    )
+
+
+def clear_leases(connection: apsw.Connection) -> None:
+    """End the leases of a process that is gone; its attempts were begun and stay counted."""
+    connection.execute("UPDATE delivery SET state = 'waiting', lease = 0, lease_until = 0 WHERE state = 'leased'")
+
+
+def settle(connection: apsw.Connection, settlement: Settlement) -> Settled:
+    """Write the results of an attempt and queue its reports.
+
+    :raises LeaseLost: if somebody else took the delivery over, or the message is gone.
+    :raises ValueError: if a result is not for a recipient of the lease.
+    """
+    message, part, serial = _parts(settlement.lease.token)
+    held = connection.execute(
+        "SELECT 1 FROM delivery WHERE message = ? AND number = ? AND lease = ? AND state = 'leased'",
+        (message, part, serial),
+    ).fetchall()
+    if not held:
+        raise LeaseLost(settlement.lease.message.queue_id)
+    pending = pending_ids(connection, message, part)
+    if not settlement.results.keys() <= pending:
+        raise ValueError(f"{settlement.lease.message.queue_id}: results for others than the recipients of the lease")
+    connection.executemany(
+        "UPDATE recipient SET state = ?, reason = ? WHERE message = ? AND id = ?",
+        [(_state(result), result.reason, message, id_) for id_, result in settlement.results.items()],
+    )
+    for report in settlement.reports:
+        _put_report(connection, report)
+    done = {id_ for id_, result in settlement.results.items() if not isinstance(result, Deferred)}
+    if done == pending:
+        return _remove_delivery(connection, message, part)
+    connection.execute(
+        "UPDATE delivery SET state = 'waiting', lease = 0, lease_until = 0, next_attempt = ?"
+        " WHERE message = ? AND number = ?",
+        (micros(settlement.next_attempt), message, part),
+    )
+    return Settled(last=False, spool="")
+
+
+def flush(connection: apsw.Connection, *, now: datetime, ids: Sequence[QueueId]) -> int:
+    """Make up to ``FLUSH_AT_ONCE`` waiting deliveries due now; 0 when there are none left."""
+    due = micros(now)
+    if not ids:
+        connection.execute(
+            "UPDATE delivery SET next_attempt = ? WHERE (message, number) IN (SELECT message, number FROM delivery"
+            " WHERE state = 'waiting' AND next_attempt > ? ORDER BY next_attempt LIMIT ?)",
+            (due, due, FLUSH_AT_ONCE),
+        )
+        return connection.changes()
+    changed = 0
+    for queue_id in ids:
+        connection.execute(
+            "UPDATE delivery SET next_attempt = ? WHERE message = (SELECT id FROM message WHERE queue_id = ?)"
+            " AND state = 'waiting' AND next_attempt > ?",
+            (due, queue_id, due),
+        )
+        changed += connection.changes()
+    return changed
+
+
+def _put_report(connection: apsw.Connection, report: Report) -> None:
+    message = stored(report.message, len(report.content), eight_bit=not report.content.isascii())
+    put(connection, message, report.message.destinations, InRow(report.content))
+
+
+def _remove_delivery(connection: apsw.Connection, message: int, part: int) -> Settled:
+    connection.execute("DELETE FROM delivery WHERE message = ? AND number = ?", (message, part))
+    if connection.execute("SELECT 1 FROM delivery WHERE message = ? LIMIT 1", (message,)).fetchall():
+        return Settled(last=False, spool="")
+    ((spool,),) = connection.execute("SELECT spool FROM body WHERE message = ?", (message,)).fetchall()
+    connection.execute("DELETE FROM message WHERE id = ?", (message,))
+    return Settled(last=True, spool=text(spool))
+
+
+def _state(result: Sent | Deferred | Bounced) -> str:
+    match result:
+        case Sent():
+            return "sent"
+        case Bounced():
+            return "bounced"
+        case Deferred():
+            return "pending"
+        case _:
+            assert_never(result)
+
+
+def _parts(token: LeaseToken) -> tuple[int, int, int]:
+    """Row and number of the delivery and serial number of the lease."""
+    message, part, serial = token.split(".")
+    return int(message), int(part), int(serial)

@@ -1,0 +1,1 @@
+"""Where the administrator sends mail: Postfix ``transport`` maps, parsed and looked up. Pure."""

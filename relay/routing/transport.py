@@ -1,0 +1,267 @@
+"""Transport maps: Postfix ``transport(5)`` text in, what to do with a recipient's mail out. Pure.
+
+The laws:
+
+* A line that cannot be understood never disappears: its key is known, so mail for that key waits; nothing is guessed, and
+  no wider key or default takes its place.
+* Next-hops keep the text they were written with: it is the key of ``smtp.tls_policy_maps``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from relay.mail.envelope import Address
+from relay.mail.names import BadName, Domain, IpLiteral, NextHop
+from relay.mail.reply import EnhancedStatus
+from relay.maptext import LogicalLine, logical_lines
+
+EVERYBODY = "*"
+TRANSPORTS = ("smtp", "relay", "error", "retry", "discard")
+_SHOWN = 200
+_STATUS_THEN_TEXT = re.compile(r"(\d\.\d{1,3}\.\d{1,3})(?:\s+|$)", re.ASCII)
+_CLASS = {"error": 5, "retry": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Via:
+    """``smtp:[host]:port`` or ``:[host]:port``: to these next-hops, tried in order."""
+
+    next_hops: tuple[NextHop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ByDomain:
+    """``smtp:``: to the recipient's domain, past a ``relayhost``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """``:``: as if there were no transport map."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """``error:`` (class 5: bounced) or ``retry:`` (class 4: deferred).
+
+    :param text: the reason; empty where the line gives none.
+    """
+
+    status: EnhancedStatus
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """``discard:``: taken and thrown away; ``text`` is for the log, empty where the line gives none."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Nobody knows what was meant: mail waits.
+
+    :param expected: what the line should say.
+    :param found: what is wrong with it.
+    """
+
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"expected {self.expected}; found {self.found}"
+
+
+Action = Via | ByDomain | Unchanged | Refuse | Discard | Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class TransportEntry:
+    """A line of a transport map.
+
+    :param place: ``FILE:LINE``.
+    """
+
+    place: str
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class NoTransport:
+    """No map has an entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportProblem:
+    """Something wrong with a line.
+
+    :param place: ``FILE:LINE``.
+    :param is_error: whether the line does not do what its author wanted: it defers mail or never matches.
+    """
+
+    place: str
+    text: str
+    is_error: bool
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class TransportTable:
+    """One transport map, parsed.
+
+    :param entries: by normalised key: lower case, A-labels, no trailing dot.
+    """
+
+    name: str
+    entries: Mapping[str, TransportEntry]
+    problems: tuple[TransportProblem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TransportTables:
+    """The maps of ``smtp.transport_maps``, in order."""
+
+    tables: tuple[TransportTable, ...] = ()
+
+    def lookup(self, address: Address) -> TransportEntry | NoTransport:
+        """Find what holds for a recipient: each key in turn, and for each key the first table that has it."""
+        if self.tables:
+            for key in lookup_keys(address):
+                for table in self.tables:
+                    if key in table.entries:
+                        return table.entries[key]
+        return NoTransport()
+
+    @property
+    def problems(self) -> tuple[TransportProblem, ...]:
+        """What is wrong with the tables, in order of file and line."""
+        return tuple(problem for table in self.tables for problem in table.problems)
+
+
+NO_TRANSPORTS = TransportTables()
+
+
+def lookup_keys(address: Address) -> Iterator[str]:
+    """The keys to try, in order (transport(5), TABLE SEARCH ORDER, with Postfix's default that parents take a dot)."""
+    domain = address.domain
+    name = str(domain).lower()
+    yield f"{address.local_part.lower()}@{name}"
+    yield name
+    if isinstance(domain, Domain):
+        yield from ("." + parent for parent in domain.parents())
+    yield EVERYBODY
+
+
+def parse_transport(text: str, name: str, *, port: int) -> TransportTable:
+    """Read a transport map.
+
+    :param text: the file's content; octets that are no UTF-8 as surrogates (``errors="surrogateescape"``).
+    :param name: the file as it is to be called in reasons and problems.
+    :param port: the TCP port of next-hops that name none.
+    """
+    entries: dict[str, TransportEntry] = {}
+    problems: list[TransportProblem] = []
+    for line in logical_lines(text):
+        place = f"{name}:{line.number}"
+        written, value = [*line.text.split(maxsplit=1), ""][:2]
+        key, fault = _normal_key(written)
+        if fault:
+            problems.append(TransportProblem(place, fault, is_error=True))
+        entry = TransportEntry(place, _action(line, value.rstrip(), port))
+        if isinstance(entry.action, Malformed):
+            problems.append(TransportProblem(place, f"{key}: {entry.action}", is_error=True))
+        earlier = entries.setdefault(key, entry)
+        if earlier is not entry:
+            entries[key], problem = _duplicate(key, earlier, entry)
+            problems.append(problem)
+    return TransportTable(name, entries, tuple(problems))
+
+
+def _action(line: LogicalLine, value: str, port: int) -> Action:
+    expected = "a key, white space and TRANSPORT:NEXTHOP"
+    if any("\ud800" <= character <= "\udfff" for character in line.text):
+        return Malformed("UTF-8", f"{line.text[:_SHOWN]!a}")
+    if line.text[0].isspace():
+        return Malformed(expected, "white space at the beginning of the first line of an entry")
+    if not value:
+        return Malformed(expected, "nothing behind the key")
+    transport, _, rest = value.partition(":")
+    rest = rest.strip()
+    match transport:
+        case "":
+            return _via(rest, port) if rest else Unchanged()
+        case "smtp" | "relay":
+            return _via(rest, port) if rest else ByDomain()
+        case "error" | "retry":
+            return _refuse(rest, _CLASS[transport])
+        case "discard":
+            return Discard(rest)
+        case _:
+            return Malformed(f"one of the transports {', '.join(TRANSPORTS)}", f'"{value[:_SHOWN]}"')
+
+
+def _via(text: str, port: int) -> Via | Malformed:
+    """Next-hops between commas or white space (Postfix 3.5 and later)."""
+    next_hops: list[NextHop] = []
+    for word in filter(None, re.split(r"[,\s]+", text)):
+        try:
+            next_hop = NextHop.parse(word, default_port=port)
+        except BadName as error:
+            return Malformed("domain, domain:port, [host] or [host]:port", str(error))
+        if next_hop.use_mx and _is_address(str(next_hop.host)):
+            return Malformed(f"an address in brackets, [{next_hop.host}]", f'"{word}"')
+        next_hops.append(next_hop)
+    if not next_hops:
+        return Malformed("a next-hop", f'"{text[:_SHOWN]}"')
+    return Via(tuple(dict.fromkeys(next_hops)))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        IpLiteral.parse(text)
+    except BadName:
+        return False
+    return True
+
+
+def _refuse(text: str, klass: int) -> Refuse | Malformed:
+    match = _STATUS_THEN_TEXT.match(text)
+    if match is None:
+        return Refuse(EnhancedStatus(klass, 0, 0), text)
+    if not match[1].startswith(str(klass)):
+        return Malformed(f"a status code {klass}.x.x", match[1])
+    return Refuse(EnhancedStatus.parse(match[1]), text[match.end() :])
+
+
+def _normal_key(written: str) -> tuple[str, str]:
+    """The key as look-ups ask for it, and what is wrong with it if none ever will."""
+    key = written.lower()
+    if key == EVERYBODY:
+        return key, ""
+    local, at, domain = key.rpartition("@")
+    dot = "." if not at and domain.startswith(".") else ""
+    try:
+        if at and not local:
+            raise BadName(f"not an address: {written[:80]!r}: nothing before the @; write the domain alone")
+        return f"{local}{at}{dot}{_domain(domain.removeprefix(dot))}", ""
+    except BadName as error:
+        return key, f'no recipient ever matches the key "{written[:_SHOWN]}": {error}'
+
+
+def _domain(text: str) -> str:
+    literal = text.startswith("[") and text.endswith("]")
+    return str(IpLiteral.parse(text[1:-1]) if literal else Domain.parse(text)).lower()
+
+
+def _duplicate(key: str, earlier: TransportEntry, later: TransportEntry) -> tuple[TransportEntry, TransportProblem]:
+    """The same key twice: harmless if both lines say the same, else nobody knows which was meant."""
+    text = f'duplicate entry: "{key}" (first at {earlier.place})'
+    if earlier.action == later.action:
+        return earlier, TransportProblem(later.place, text, is_error=False)
+    broken = TransportEntry(later.place, Malformed("one entry for a key", text))
+    return broken, TransportProblem(later.place, text, is_error=True)

@@ -1,0 +1,37 @@
+"""Who may relay: the networks of ``mynetworks``, and nobody else. No sockets, no names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from relay.mail.names import IpAddress
+
+IpNetwork = IPv4Network | IPv6Network
+
+_MAPPED = int(IPv6Address("::ffff:0:0"))
+
+
+def client_address(text: str) -> IpAddress:
+    """The address of a socket's peer: without a scope, and an IPv4 client of a dual-stack socket as IPv4.
+
+    :raises ValueError: if the text is no address.
+    """
+    address = ip_address(text.partition("%")[0])
+    if address.version == 6 and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def may_relay(address: IpAddress, mynetworks: Iterable[IpNetwork]) -> bool:
+    """Whether a client may have mail sent anywhere.
+
+    A network written in its IPv4-mapped form (``::ffff:127.0.0.0/104``, as in Postfix's own default) holds the IPv4
+    clients that it means, and an IPv4 network holds clients whose address came in mapped.
+    """
+    forms: list[IpAddress] = [address]
+    if address.version == 4:
+        forms.append(IPv6Address(_MAPPED | int(address)))
+    elif address.ipv4_mapped is not None:
+        forms.append(address.ipv4_mapped)
+    return any(form.version == network.version and form in network for network in mynetworks for form in forms)

@@ -1,0 +1,174 @@
+"""The conversation of one session as a state machine: commands in, replies out, no sockets and no waiting.
+
+States: before and after HELO/EHLO, in the clear and under TLS, and within them no transaction, or one with a sender and
+its recipients. DATA, STARTTLS and QUIT are only decided here; ``session.py`` carries them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
+from typing import Final
+
+from relay.log.events import Observer, Rejected
+from relay.mail.envelope import Client, ClientTls, Envelope, Recipient, RecipientId, sender_text
+from relay.mail.reply import Reply
+from relay.smtpd import replies
+from relay.smtpd.access import may_relay
+from relay.smtpd.options import SmtpdOptions
+from relay.smtpd.parameters import MailParameters, parse_mail, parse_rcpt
+
+
+class _Idle(Enum):
+    NO_TRANSACTION = "no transaction"
+
+
+# What may be said in the clear where TLS is required (postfix smtpd.c, SMTPD_CMD_FLAG_PRE_TLS).
+_BEFORE_TLS: Final = frozenset({"HELO", "EHLO", "NOOP"})
+_NO_TRANSACTION: Final = _Idle.NO_TRANSACTION
+
+
+class Dialogue:
+    """Answers every command but the contents; ``client`` is what is known of the client so far.
+
+    :param client: as connected.
+    :param tls_available: whether STARTTLS can be had.
+    :param observe: told of each refusal for policy.
+    """
+
+    def __init__(self, client: Client, options: SmtpdOptions, *, tls_available: bool, observe: Observer) -> None:
+        self.client = replace(client, protocol="SMTP")
+        self._options = options
+        self._hostname = str(options.hostname)
+        self._tls_available = tls_available
+        self._observe = observe
+        self._may_relay = may_relay(client.address, options.mynetworks)
+        self._mail: MailParameters | _Idle = _NO_TRANSACTION
+        self._recipients: list[Recipient] = []
+        self._answers: dict[str, Callable[[str], Reply]] = {
+            "HELO": self._helo,
+            "EHLO": self._ehlo,
+            "MAIL": self._mail_from,
+            "RCPT": self._rcpt_to,
+            "RSET": self._rset,
+            "NOOP": lambda _: replies.OK,
+            "VRFY": lambda _: replies.VRFY_DISABLED,
+            "AUTH": lambda _: replies.AUTH_DISABLED,
+        }
+
+    def answer(self, verb: str, argument: str) -> Reply:
+        """Carry out a command of one exchange.
+
+        :param verb: upper case.
+        :param argument: without surrounding blanks, empty if there is none.
+        """
+        answer = self._answers.get(verb)
+        if answer is not None and self._lacks_tls and verb not in _BEFORE_TLS:
+            return replies.MUST_START_TLS
+        return replies.NOT_RECOGNIZED if answer is None else answer(argument)
+
+    @property
+    def _lacks_tls(self) -> bool:
+        return self._options.tls_required and not self.client.tls.used
+
+    def knows(self, verb: str) -> bool:
+        """Whether the verb is one of ours; others are counted and logged as ``unknown``."""
+        return verb in self._answers or verb in {"DATA", "STARTTLS", "QUIT"}
+
+    def begin_data(self, argument: str) -> Envelope | Reply:
+        """DATA: the envelope of the content that may now come, or why it may not."""
+        mail = self._mail
+        if self._lacks_tls:
+            return replies.MUST_START_TLS
+        if isinstance(mail, _Idle):
+            return replies.NEED_RCPT
+        if not self._recipients:
+            return replies.NO_VALID_RECIPIENTS
+        if argument:
+            return replies.syntax("DATA")
+        return Envelope(
+            sender=mail.sender,
+            recipients=tuple(self._recipients),
+            body=mail.body,
+            smtputf8=mail.smtputf8,
+            ret=mail.ret,
+            envid=mail.envid,
+            client=self.client,
+        )
+
+    def end_transaction(self) -> None:
+        """The content was dealt with, one way or another: back to where MAIL is expected."""
+        self._mail = _NO_TRANSACTION
+        self._recipients = []
+
+    def begin_tls(self, argument: str) -> Reply:
+        """STARTTLS: ``replies.START_TLS``, or why not."""
+        if argument:
+            return replies.syntax("STARTTLS")
+        if self.client.tls.used:
+            return replies.TLS_ALREADY_ACTIVE
+        if not self._tls_available:
+            return replies.NOT_IMPLEMENTED
+        if not isinstance(self._mail, _Idle):
+            return replies.IN_TRANSACTION
+        return replies.START_TLS
+
+    def tls_began(self, tls: ClientTls) -> None:
+        """The session is encrypted now; whatever was said in the clear is forgotten (RFC 3207 section 4.2)."""
+        self.end_transaction()
+        self.client = replace(self.client, helo="", protocol="SMTP", tls=tls)
+
+    def _helo(self, argument: str) -> Reply:
+        if not argument:
+            return replies.syntax("HELO hostname", enhanced=False)
+        self.end_transaction()
+        self.client = replace(self.client, helo=argument, protocol="SMTP")
+        return replies.hello(self._hostname)
+
+    def _ehlo(self, argument: str) -> Reply:
+        if not argument:
+            return replies.syntax("EHLO hostname", enhanced=False)
+        self.end_transaction()
+        self.client = replace(self.client, helo=argument, protocol="ESMTP")
+        starttls = self._tls_available and not self.client.tls.used
+        return replies.extensions(
+            self._hostname, message_size_limit=self._options.message_size_limit, starttls=starttls
+        )
+
+    def _mail_from(self, argument: str) -> Reply:
+        if not isinstance(self._mail, _Idle):
+            return replies.NESTED_MAIL
+        mail = parse_mail(argument, local_domain=self._options.hostname)
+        if isinstance(mail, Reply):
+            return mail
+        if 0 < self._options.message_size_limit < mail.size:
+            return self._rejected("MAIL", replies.DECLARED_TOO_BIG, sender=sender_text(mail.sender))
+        self._mail = mail
+        return replies.SENDER_OK
+
+    def _rcpt_to(self, argument: str) -> Reply:
+        mail = self._mail
+        if isinstance(mail, _Idle):
+            return replies.NEED_MAIL
+        rcpt = parse_rcpt(argument, local_domain=self._options.hostname, smtputf8=mail.smtputf8)
+        if isinstance(rcpt, Reply):
+            return rcpt
+        sender, recipient = sender_text(mail.sender), rcpt.address.text
+        if not self._may_relay:
+            return self._rejected("RCPT", replies.relay_denied(recipient), sender=sender, recipient=recipient)
+        if len(self._recipients) >= self._options.recipient_limit:
+            return self._rejected("RCPT", replies.TOO_MANY_RECIPIENTS, sender=sender, recipient=recipient)
+        number = RecipientId(len(self._recipients) + 1)
+        self._recipients.append(Recipient(id=number, address=rcpt.address, notify=rcpt.notify, orcpt=rcpt.orcpt))
+        return replies.RECIPIENT_OK
+
+    def _rset(self, argument: str) -> Reply:
+        if argument:
+            return replies.syntax("RSET")
+        self.end_transaction()
+        return replies.OK
+
+    def _rejected(self, where: str, reply: Reply, *, sender: str, recipient: str = "") -> Reply:
+        self._observe(Rejected(client=self.client, where=where, reply=reply, sender=sender, recipient=recipient))
+        return reply

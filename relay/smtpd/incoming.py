@@ -1,0 +1,177 @@
+"""What a client sends, taken apart into command lines and contents, with a time limit on every wait.
+
+One buffer stands between the socket and both: what was sent ahead of its turn (pipelined commands, also behind the end of
+a content) waits there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from enum import Enum
+from typing import Final
+
+from relay.smtpd.content import ContentDecoder
+
+BLOCK_OCTETS = 65536
+# RFC 5321 asks for 512, and each extension for more; 2048 is Postfix's line_length_limit.
+MAX_LINE_OCTETS = 2048
+# Postfix's smtpd_min_data_rate, octets a second: a content may take the timeout, and what its size needs at this rate.
+MIN_DATA_RATE = 500
+
+LOST: Final = "lost connection"
+TIMED_OUT: Final = "timeout"
+
+
+class ClientGone(Exception):  # noqa: N818 - it names the state, not the handling
+    """The client went away or is silent: ``how`` is ``lost connection`` or ``timeout``."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+
+class Odd(Enum):
+    """What there may be in place of a command line."""
+
+    TOO_LONG = "a line longer than MAX_LINE_OCTETS"
+    INTERRUPTED = "interrupt() was called"
+
+
+class Incoming:
+    """A client's octets.
+
+    :param reader: of the connection; only its ``read`` is used.
+    :param timeout: seconds that a command line, and each block of a content, may take.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, *, timeout: float) -> None:
+        self._reader = reader
+        self._timeout = timeout
+        self._buffer = bytearray()
+        self._deadline: asyncio.Timeout | None = None
+        self.interrupted = False
+
+    @property
+    def has_line(self) -> bool:
+        """Whether a command line can be had without waiting."""
+        return b"\n" in self._buffer
+
+    async def line(self) -> bytes | Odd:
+        """The next command line, without its end, which is LF with or without CR before it.
+
+        :raises ClientGone: lost, or no whole line came in time.
+        """
+        if self.has_line:
+            return await self._whole_line()
+        try:
+            async with asyncio.timeout(self._timeout) as self._deadline:
+                return await self._whole_line()
+        except TimeoutError:
+            if self.interrupted:
+                return Odd.INTERRUPTED
+            raise ClientGone(TIMED_OUT) from None
+        finally:
+            self._deadline = None
+
+    async def _whole_line(self) -> bytes | Odd:
+        too_long = False
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > MAX_LINE_OCTETS:
+                too_long = True
+                self._buffer.clear()
+            self._buffer += await self._read()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return Odd.TOO_LONG if too_long or end > MAX_LINE_OCTETS else line.removesuffix(b"\r")
+
+    def interrupt(self) -> None:
+        """Let a waiting ``line`` return now; ``interrupted`` tells who was not waiting."""
+        self.interrupted = True
+        if self._deadline is not None:
+            self._deadline.reschedule(0)
+
+    def clear(self) -> bool:
+        """Forget what was sent ahead; returns whether there was anything."""
+        anything = bool(self._buffer)
+        self._buffer.clear()
+        return anything
+
+    def content(self) -> Content:
+        """The content that follows the reply 354; nothing else may be read before its end."""
+        return Content(self)
+
+    async def block(self, timeout: float) -> bytes:
+        """What is there or comes next, at most ``BLOCK_OCTETS``.
+
+        :param timeout: seconds.
+        """
+        if self._buffer:
+            block = bytes(self._buffer)
+            self._buffer.clear()
+            return block
+        try:
+            async with asyncio.timeout(min(timeout, self._timeout)):
+                return await self._read()
+        except TimeoutError:
+            raise ClientGone(TIMED_OUT) from None
+
+    def push_back(self, octets: bytes) -> None:
+        """Put back what turned out to come after a content."""
+        self._buffer[:0] = octets
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a client has for a line or a block."""
+        return self._timeout
+
+    async def _read(self) -> bytes:
+        try:
+            octets = await self._reader.read(BLOCK_OCTETS)
+        except OSError:  # reset, or broken TLS; also a ETIMEDOUT of the network, which is no silence of the client's
+            raise ClientGone(LOST) from None
+        if not octets:
+            raise ClientGone(LOST)
+        return octets
+
+
+class Content:
+    """One content as decoded chunks: an iterator that whoever stores the message pulls at its own pace.
+
+    It goes on where it was left, so that a content refused half-way can be read to its end. ``received`` counts the
+    octets that came for it, as sent.
+
+    :raises ClientGone: from ``__anext__``: lost, silent, or slower than ``MIN_DATA_RATE`` on the whole.
+    """
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+        self._decoder = ContentDecoder()
+        self._ended = False
+        self._waited = 0.0
+        self.received = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        while not self._ended:
+            began = loop.time()
+            # Only waiting for the client counts, never the time that the store takes.
+            allowed = self._incoming.timeout + self.received / MIN_DATA_RATE - self._waited
+            block = await self._incoming.block(allowed)
+            self._waited += loop.time() - began
+            self.received += len(block)
+            chunk = self._decoder.feed(block)
+            self._ended = self._decoder.finished
+            if self._ended:
+                self._incoming.push_back(self._decoder.leftover)
+            if chunk:
+                return chunk
+        raise StopAsyncIteration
+
+    async def drain(self) -> None:
+        """Read to the end and drop what comes."""
+        async for _ in self:
+            pass

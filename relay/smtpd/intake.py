@@ -1,0 +1,136 @@
+"""From the end of a dialogue into the queue: trace field, limits, commit, and only then 250."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay.log.events import Accepted, Observer, Program, Rejected, Warned
+from relay.mail.envelope import Address, Envelope, QueueId, sender_text
+from relay.mail.headers import HeaderScanner, received_field
+from relay.mail.reply import Reply
+from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
+from relay.smtpd import replies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeOptions:
+    """Limits of a message.
+
+    :param hostname: ours, for the Received field.
+    :param message_size_limit: octets of content as decoded; 0 for no limit.
+    :param hopcount_limit: Received fields, ours included, that are too many (as Postfix's cleanup counts).
+    """
+
+    hostname: str
+    message_size_limit: int = 10_240_000
+    hopcount_limit: int = 50
+
+
+class _Refused(Exception):  # noqa: N818 - the way to make put() keep nothing, not an error
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+class Intake:
+    """Accepts messages into a store. Content goes in byte for byte, behind one Received field.
+
+    :param destination_of: the scheduling key of a recipient's next-hop.
+    :param new_id: a queue ID that no other message has.
+    :param accepted: called after each commit with the message's destinations, to wake whoever delivers.
+    """
+
+    def __init__(
+        self,
+        store: QueueStore,
+        *,
+        options: IntakeOptions,
+        destination_of: Callable[[Address], str],
+        clock: Callable[[], datetime],
+        new_id: Callable[[], QueueId],
+        observe: Observer,
+        accepted: Callable[[Collection[str]], None],
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._destination_of = destination_of
+        self._clock = clock
+        self._new_id = new_id
+        self._observe = observe
+        self._accepted = accepted
+
+    async def accept(self, envelope: Envelope, content: AsyncIterator[bytes]) -> Reply:
+        """Store one message and say what the client is to be told.
+
+        :param content: CRLF line ends, dots undone. After a refusal it may not have been read to its end; the caller
+            reads the rest before it answers.
+        :return: 250 only if the message is committed; 452 or 451 if the store cannot take it now; 552 or 554 if it is
+            too big or has made too many hops.
+
+        What ``content`` raises passes through, and nothing is kept.
+        """
+        message = NewMessage(
+            queue_id=self._new_id(),
+            envelope=envelope,
+            arrived_at=self._clock(),
+            destinations={recipient.id: self._destination_of(recipient.address) for recipient in envelope.recipients},
+        )
+        headers = HeaderScanner()
+        body = self._body(message, headers, content)
+        try:
+            async with aclosing(body):
+                stored = await self._store.put(message, body)
+        except _Refused as refused:
+            return self._rejected(message, refused.reply)
+        except StoreUnavailable as unavailable:
+            self._observe(Warned(Program.CLEANUP, f"write queue file: {unavailable}", message.queue_id))
+            return self._rejected(message, replies.NO_SPACE if unavailable.full else replies.NOT_WRITTEN)
+        self._observe(
+            Accepted(
+                queue_id=message.queue_id,
+                client=envelope.client,
+                message_id=headers.message_id,
+                size=stored.size,
+                recipients=len(envelope.recipients),
+            )
+        )
+        self._accepted(message.destinations.values())
+        return replies.queued(message.queue_id)
+
+    async def _body(
+        self, message: NewMessage, headers: HeaderScanner, content: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        limit = self._options.message_size_limit
+        trace = received_field(
+            message.envelope, hostname=self._options.hostname, queue_id=message.queue_id, arrived_at=message.arrived_at
+        )
+        size = 0
+        async for chunk in content:
+            size += len(chunk)
+            if 0 < limit < size:
+                raise _Refused(replies.CONTENT_TOO_BIG)
+            headers.feed(chunk)
+            if headers.received + 1 >= self._options.hopcount_limit:
+                raise _Refused(replies.TOO_MANY_HOPS)
+            yield trace + chunk
+            trace = b""
+        if trace:
+            yield trace
+
+    def _rejected(self, message: NewMessage, reply: Reply) -> Reply:
+        envelope = message.envelope
+        sole = envelope.recipients[0].address.text if len(envelope.recipients) == 1 else ""
+        self._observe(
+            Rejected(
+                client=envelope.client,
+                where="END-OF-MESSAGE",
+                reply=reply,
+                sender=sender_text(envelope.sender),
+                recipient=sole,
+                queue_id=message.queue_id,
+            )
+        )
+        return reply

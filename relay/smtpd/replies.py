@@ -1,0 +1,154 @@
+"""Every reply of the front end, in Postfix's words (smtpd/smtpd.c), and how a reply looks on the wire. Pure.
+
+Clients, their log readers and their retry rules know these texts; no other file of this room words a reply. What comes
+from a client is put in by ``wire_form``'s rules: no line ends, no control characters, bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from relay.mail.envelope import QueueId
+from relay.mail.reply import Reply
+
+# RFC 5321 section 4.5.3.1.5: the longest reply line is 512 octets with its CRLF.
+MAX_REPLY_LINE_OCTETS = 510
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def wire_form(reply: Reply) -> bytes:
+    """The octets of a reply: ``CODE-`` and ``CODE `` lines, each ended by CRLF."""
+    last = len(reply.lines) - 1
+    return b"".join(
+        _line(f"{reply.code}{' ' if number == last else '-'}{text}") for number, text in enumerate(reply.lines)
+    )
+
+
+def _line(text: str) -> bytes:
+    octets = _UNPRINTABLE.sub("?", text).encode("utf-8", "replace")
+    if len(octets) > MAX_REPLY_LINE_OCTETS:
+        octets = octets[:MAX_REPLY_LINE_OCTETS].decode("utf-8", "ignore").encode()
+    return octets + b"\r\n"
+
+
+def _reply(code: int, text: str) -> Reply:
+    return Reply(code, (text,))
+
+
+# --- all is well ----------------------------------------------------------------------------------------------------
+
+OK: Final = _reply(250, "2.0.0 Ok")
+SENDER_OK: Final = _reply(250, "2.1.0 Ok")
+RECIPIENT_OK: Final = _reply(250, "2.1.5 Ok")
+START_DATA: Final = _reply(354, "End data with <CR><LF>.<CR><LF>")
+START_TLS: Final = _reply(220, "2.0.0 Ready to start TLS")
+BYE: Final = _reply(221, "2.0.0 Bye")
+
+
+def greeting(hostname: str) -> Reply:
+    """The banner of a new session."""
+    return _reply(220, f"{hostname} ESMTP dane-relay")
+
+
+def hello(hostname: str) -> Reply:
+    """The answer to HELO."""
+    return _reply(250, hostname)
+
+
+def extensions(hostname: str, *, message_size_limit: int, starttls: bool) -> Reply:
+    """The answer to EHLO: what we implement, in Postfix's order.
+
+    :param message_size_limit: octets; 0 for no limit.
+    :param starttls: whether TLS can be had and is not on yet.
+    """
+    lines = [hostname, "PIPELINING", f"SIZE {message_size_limit}" if message_size_limit else "SIZE"]
+    if starttls:
+        lines.append("STARTTLS")
+    return Reply(250, (*lines, "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"))
+
+
+def queued(queue_id: QueueId) -> Reply:
+    """The message is committed; from here on it is ours."""
+    return _reply(250, f"2.0.0 Ok: queued as {queue_id}")
+
+
+# --- the client said something wrong --------------------------------------------------------------------------------
+
+BAD_SYNTAX: Final = _reply(500, "5.5.2 Error: bad syntax")
+BAD_UTF8: Final = _reply(500, "5.5.2 Error: bad UTF-8 syntax")
+LINE_TOO_LONG: Final = _reply(500, "5.5.2 Error: line too long")
+NOT_RECOGNIZED: Final = _reply(502, "5.5.2 Error: command not recognized")
+NOT_IMPLEMENTED: Final = _reply(502, "5.5.1 Error: command not implemented")
+VRFY_DISABLED: Final = _reply(502, "5.5.1 VRFY command is disabled")
+AUTH_DISABLED: Final = _reply(503, "5.5.1 Error: authentication not enabled")
+NESTED_MAIL: Final = _reply(503, "5.5.1 Error: nested MAIL command")
+NEED_MAIL: Final = _reply(503, "5.5.1 Error: need MAIL command")
+NEED_RCPT: Final = _reply(503, "5.5.1 Error: need RCPT command")
+NO_VALID_RECIPIENTS: Final = _reply(554, "5.5.1 Error: no valid recipients")
+MUST_START_TLS: Final = _reply(530, "5.7.0 Must issue a STARTTLS command first")
+TLS_ALREADY_ACTIVE: Final = _reply(554, "5.5.1 Error: TLS already active")
+IN_TRANSACTION: Final = _reply(503, "5.5.1 Error: MAIL transaction in progress")
+BAD_SENDER: Final = _reply(501, "5.1.7 Bad sender address syntax")
+BAD_RECIPIENT: Final = _reply(501, "5.1.3 Bad recipient address syntax")
+BAD_SIZE: Final = _reply(501, "5.5.4 Bad message size syntax")
+BAD_BODY: Final = _reply(501, "5.5.4 Bad BODY parameter syntax")
+BAD_SMTPUTF8: Final = _reply(501, "5.5.4 Bad SMTPUTF8 parameter syntax")
+BAD_RET: Final = _reply(501, "5.5.4 Bad RET parameter syntax")
+BAD_ENVID: Final = _reply(501, "5.5.4 Bad ENVID parameter syntax")
+BAD_AUTH: Final = _reply(501, "5.5.4 Bad AUTH parameter syntax")
+BAD_NOTIFY: Final = _reply(501, "5.5.4 Error: Bad NOTIFY parameter syntax")
+BAD_ORCPT: Final = _reply(501, "5.5.4 Error: Bad ORCPT parameter syntax")
+UNDECLARED_UNICODE: Final = _reply(553, "5.6.7 Must declare SMTPUTF8 to send unicode address")
+FORBIDDEN_COMMAND: Final = _reply(221, "2.7.0 Error: I can break rules, too. Goodbye.")
+
+
+def syntax(usage: str, *, enhanced: bool = True) -> Reply:
+    """How a command is to be written; HELO and EHLO are answered without an enhanced status."""
+    return _reply(501, f"{'5.5.4 ' if enhanced else ''}Syntax: {usage}")
+
+
+def unsupported_option(option: str) -> Reply:
+    """A parameter of MAIL or RCPT that we do not know (RFC 5321 section 4.1.1.11)."""
+    return _reply(555, f"5.5.4 Unsupported option: {option[:100]}")
+
+
+# --- we will not, or cannot now -------------------------------------------------------------------------------------
+
+TOO_MANY_RECIPIENTS: Final = _reply(452, "4.5.3 Error: too many recipients")
+DECLARED_TOO_BIG: Final = _reply(552, "5.3.4 Message size exceeds fixed limit")
+CONTENT_TOO_BIG: Final = _reply(552, "5.3.4 Error: message file too big")
+TOO_MANY_HOPS: Final = _reply(554, "5.4.0 Error: too many hops")
+NO_SPACE: Final = _reply(452, "4.3.1 Insufficient system storage")
+NOT_WRITTEN: Final = _reply(451, "4.3.0 Error: queue file write error")
+LOCAL_PROBLEM: Final = _reply(451, "4.3.0 Error: internal server error")
+
+
+def relay_denied(recipient: str) -> Reply:
+    """The client may not relay; 4xx, as with Postfix's ``defer_unauth_destination``."""
+    return _reply(454, f"4.7.1 <{recipient}>: Relay access denied")
+
+
+def timeout_exceeded(hostname: str) -> Reply:
+    """The client was silent for too long."""
+    return _reply(421, f"4.4.2 {hostname} Error: timeout exceeded")
+
+
+def too_many_errors(hostname: str) -> Reply:
+    """The client made ``hard_error_limit`` errors without handing over a message."""
+    return _reply(421, f"4.7.0 {hostname} Error: too many errors")
+
+
+def too_many_connections(hostname: str, address: str) -> Reply:
+    """One client address has too many sessions."""
+    return _reply(421, f"4.7.0 {hostname} Error: too many connections from {address}")
+
+
+def too_busy(hostname: str) -> Reply:
+    """All clients together have too many sessions."""
+    return _reply(421, f"4.3.2 {hostname} Error: too many connections")
+
+
+def shutting_down(hostname: str) -> Reply:
+    """The relay stops; the client shall come again."""
+    return _reply(421, f"4.3.2 {hostname} Service shutting down")

@@ -1,0 +1,124 @@
+"""The listening sockets of the front end: opened all or none, closed gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+from collections.abc import Callable, Sequence
+
+from relay.smtpd.lobby import Lobby
+from relay.smtpd.options import SmtpdOptions
+
+_BACKLOG = 512
+
+
+class CannotServe(Exception):  # noqa: N818 - it names the state, not the handling
+    """A socket cannot be opened or a certificate not be used; the message says which, why, and what to do."""
+
+
+def server_tls_context(options: SmtpdOptions) -> ssl.SSLContext | None:
+    """What STARTTLS needs, read once; None where no certificate is set (aiosmtpd's word for "not offered").
+
+    :raises CannotServe: if a file is missing or is no PEM certificate with its key.
+    """
+    cert_file, key_file = options.tls_cert_file, options.tls_key_file or options.tls_cert_file
+    if not cert_file:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert_file, key_file)
+    except ssl.SSLError as error:
+        why = error.reason or str(error)
+        raise CannotServe(
+            f"[smtpd] tls_cert_file {cert_file} with tls_key_file {key_file}: {why}; expected a PEM certificate chain, "
+            "our own certificate first, and its unencrypted private key"
+        ) from None
+    except OSError as error:
+        missing = key_file if os.access(cert_file, os.R_OK) else cert_file
+        raise CannotServe(f"[smtpd] cannot read the certificate file {missing}: {error.strerror}") from None
+    return context
+
+
+class SmtpServer:
+    """Accepts connections and makes a session of each.
+
+    :param listen: (host, port) pairs; port 0 takes a free one.
+    :param session_factory: makes the protocol of a connection, given the lobby that it enters.
+    :param options: its limits of connections are kept here.
+    """
+
+    def __init__(
+        self,
+        listen: Sequence[tuple[str, int]],
+        session_factory: Callable[[Lobby], asyncio.BaseProtocol],
+        options: SmtpdOptions,
+    ) -> None:
+        self._listen = tuple(listen)
+        self._session_factory = session_factory
+        self._lobby = Lobby(options)
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """The (address, port) of every open socket."""
+        return tuple(socket.getsockname()[:2] for server in self._servers for socket in server.sockets)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are now."""
+        return len(self._lobby)
+
+    async def start(self) -> None:
+        """Open every socket.
+
+        :raises CannotServe: if one cannot be opened; none is then.
+        """
+        loop = asyncio.get_running_loop()
+        for host, port in self._listen:
+            try:
+                server = await loop.create_server(
+                    lambda: self._session_factory(self._lobby), host, port, backlog=_BACKLOG
+                )
+            except (OSError, OverflowError) as error:
+                await self._close_sockets()
+                raise CannotServe(_cannot_listen(host, port, error)) from None
+            self._servers.append(server)
+
+    async def close(self, *, grace: float) -> None:
+        """Stop accepting, end the sessions, and return when all are gone.
+
+        :param grace: seconds that sessions have to finish a command or a message; idle ones get 421 4.3.2 at once.
+        """
+        for server in self._servers:
+            server.close()
+        await self._lobby.close(grace=grace)
+        await self._close_sockets()
+
+    async def _close_sockets(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+        for server in servers:
+            await server.wait_closed()
+
+
+def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> str:
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.EADDRINUSE:
+        return (
+            f"cannot listen on {where}: the port is in use; stop the program that holds it "
+            f"(`ss -ltnp 'sport = :{port}'` names it), or change [smtpd] listen"
+        )
+    if code in {errno.EACCES, errno.EPERM}:
+        return (
+            f"cannot listen on {where}: permission denied; ports below 1024 need the capability CAP_NET_BIND_SERVICE, "
+            "or choose another in [smtpd] listen"
+        )
+    if code == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {where}: this machine does not have that address; correct [smtpd] listen"
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"cannot listen on {where}: {why}; correct [smtpd] listen"

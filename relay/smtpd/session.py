@@ -1,0 +1,342 @@
+"""One session on aiosmtpd: its connection, its STARTTLS, its task; everything that is said is ours.
+
+The only file that uses private names of aiosmtpd (DESIGN section 4; ``tests/unit/smtpd/test_private_names.py`` fails when
+one of them changes). From ``aiosmtpd.smtp.SMTP``:
+
+* ``_handle_client``: the coroutine of a connection; replaced, and with it the dispatch to every ``smtp_*`` method
+* ``_handler_coroutine``: its task, made by ``connection_made``; cancelled by ``abort``
+* ``_reader``, ``_writer``: the streams, set by ``connection_made``
+* ``_original_transport``: the plain transport under TLS, set by ``smtp_STARTTLS``
+* ``_reset_timeout``: the timer of a command; replaced by the deadlines of ``incoming.py``
+
+and these public ones in ways that its documentation does not promise: ``push`` (called with the text of the 220 by
+``smtp_STARTTLS``), ``command_size_limits`` (shared by all sessions there), ``line_length_limit`` (the stream's limit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import AnyStr
+
+from aiosmtpd.smtp import SMTP, TLSSetupException
+
+from relay.log.events import (
+    ClientConnected,
+    ClientDisconnected,
+    ClientLost,
+    Crashed,
+    Noted,
+    Observer,
+    Program,
+    Rejected,
+    Warned,
+)
+from relay.mail.envelope import Client, ClientTls, Envelope
+from relay.mail.names import IpAddress
+from relay.mail.reply import Reply
+from relay.smtpd import replies
+from relay.smtpd.access import client_address
+from relay.smtpd.dialogue import Dialogue
+from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Incoming, Odd
+from relay.smtpd.lobby import Admission, Lobby
+from relay.smtpd.options import SmtpdOptions
+from relay.smtpd.patience import Patience
+
+Accept = Callable[[Envelope, AsyncIterator[bytes]], Awaitable[Reply]]
+"""``Intake.accept``: what becomes of a message."""
+
+NameOf = Callable[[IpAddress], Awaitable[str]]
+"""The verified reverse name of a client address, or ``unknown``; bounded in time and never raises."""
+
+TOO_MANY_ERRORS = "too many errors"
+# smtpd_forbidden_commands: what browsers and port scanners say, which no mail client does.
+_FORBIDDEN = frozenset({"CONNECT", "GET", "POST"})
+# Seconds that a client has to take our last words and close, before the connection is cut.
+_LINGER = 10.0
+_MAX_QUOTED = 100
+
+
+async def name_without_dns(address: IpAddress) -> str:
+    """``localhost`` for loopback, ``unknown`` for all others."""
+    return "localhost" if address.is_loopback else "unknown"
+
+
+class Session(SMTP):
+    """A connection of a client, from the greeting to the end.
+
+    :param lobby: the sessions of the same server.
+    :param accept: takes each message.
+    :param observe: told of what happens.
+    :param tls_context: for STARTTLS; None means that TLS is not offered.
+    :param name_of: the client's name, for the log and the Received field.
+    """
+
+    # The size of the stream's buffer here, not of a line: incoming.py bounds those.
+    line_length_limit = BLOCK_OCTETS
+
+    def __init__(
+        self,
+        lobby: Lobby,
+        *,
+        options: SmtpdOptions,
+        accept: Accept,
+        observe: Observer,
+        tls_context: ssl.SSLContext | None = None,
+        name_of: NameOf = name_without_dns,
+    ) -> None:
+        # aiosmtpd keeps this in the class and empties it for everybody at each new connection.
+        self.command_size_limits = {}
+        super().__init__(
+            None,
+            data_size_limit=None,
+            enable_SMTPUTF8=True,
+            hostname=str(options.hostname),
+            tls_context=tls_context,
+            timeout=options.timeout,
+            loop=asyncio.get_running_loop(),
+        )
+        self._lobby = lobby
+        self._options = options
+        self._accept = accept
+        self._observe = observe
+        self._name_of = name_of
+        self._patience = Patience(options)
+        self._verb = "UNKNOWN"
+        self._stage = "CONNECT"
+        self._out = bytearray()
+        # Both are made when the connection is (_handle_client), before anything else here is called.
+        self._incoming: Incoming
+        self._dialogue: Dialogue
+
+    # --- for the lobby ----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End with 421 4.3.2: at once if the client is silent, else after what it is doing."""
+        self._incoming.interrupt()
+
+    def abort(self) -> None:
+        """End now, whatever is half done."""
+        if self._handler_coroutine is not None:
+            self._handler_coroutine.cancel()
+
+    # --- aiosmtpd's connection --------------------------------------------------------------------------------------
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the streams; the task goes on, because a message that was sent to its end is still committed."""
+        if self._original_transport is not None:
+            self._original_transport.close()
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self.transport = None
+
+    def eof_received(self) -> bool | None:
+        """Tell the streams; what was sent before is still answered (except under TLS, which ends both ways)."""
+        keep_open = asyncio.StreamReaderProtocol.eof_received(self)
+        return keep_open if self._original_transport is None else False
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        pass
+
+    async def push(self, status: AnyStr) -> None:
+        """Answer STARTTLS, the one reply that is left to aiosmtpd, as Postfix does."""
+        self._answer(replies.START_TLS)
+        await self._flush()
+
+    # --- the session ------------------------------------------------------------------------------------------------
+
+    async def _handle_client(self) -> None:
+        peer = self._writer.get_extra_info("peername")
+        if not peer:  # gone before it was there
+            self._writer.close()
+            return
+        address = client_address(peer[0])
+        self._incoming = Incoming(self._reader, timeout=self._options.timeout)
+        try:
+            admission = self._lobby.enter(self, address)
+            client = Client(address=address, port=peer[1], name=await self._name_of(address))
+            self._dialogue = Dialogue(
+                client, self._options, tls_available=self.tls_context is not None, observe=self._observe
+            )
+            self._observe(ClientConnected(client))
+            await self._serve(admission)
+            self._observe(ClientDisconnected(self._dialogue.client, self._patience.commands))
+            await self._hang_up()
+        except Exception:
+            self._crashed()
+        finally:
+            self._lobby.leave(self)
+            self._writer.transport.abort()  # does nothing to what is closed
+
+    async def _serve(self, admission: Admission) -> None:
+        try:
+            if admission is Admission.ADMITTED:
+                await self._converse()
+            else:
+                self._turn_away(admission)
+            await self._flush()
+        except ClientGone as gone:
+            self._observe(ClientLost(self._dialogue.client, gone.how, self._stage))
+            if gone.how == TIMED_OUT:
+                self._answer(replies.timeout_exceeded(self.hostname))
+                with suppress(ClientGone):
+                    await self._flush()
+
+    async def _hang_up(self) -> None:
+        """Close, when the client has our last words or ``_LINGER`` is over."""
+        self._writer.close()
+        if self._writer.transport.get_protocol() is not self:  # a failed handshake: nobody will tell us of the end
+            return
+        with suppress(OSError):  # a reset, or the timeout
+            async with asyncio.timeout(_LINGER):
+                await self._writer.wait_closed()
+
+    def _turn_away(self, admission: Admission) -> None:
+        client = self._dialogue.client
+        if admission is Admission.TOO_MANY_OF_CLIENT:
+            reply = replies.too_many_connections(self.hostname, str(client.address))
+        else:
+            reply = replies.too_busy(self.hostname)
+        self._observe(Rejected(client=client, where="CONNECT", reply=reply))
+        self._answer(reply)
+
+    async def _converse(self) -> None:
+        self._answer(replies.greeting(self.hostname))
+        while True:
+            if self._patience.exhausted:
+                self._observe(ClientLost(self._dialogue.client, TOO_MANY_ERRORS, self._stage))
+                self._answer(replies.too_many_errors(self.hostname))
+                return
+            if self._incoming.interrupted:
+                self._answer(replies.shutting_down(self.hostname))
+                return
+            if not self._incoming.has_line:
+                await self._flush()
+            line = await self._incoming.line()
+            if line is Odd.INTERRUPTED:
+                continue
+            reply = await self._guarded(self._command(line))
+            self._patience.count(self._verb, reply)
+            if reply.code >= 400 and self._patience.thin:
+                await asyncio.sleep(self._options.error_sleep_time)
+            if reply is not replies.START_TLS:  # which was said before TLS began
+                self._answer(reply)
+            if reply in (replies.BYE, replies.FORBIDDEN_COMMAND):
+                return
+
+    async def _guarded(self, work: Awaitable[Reply]) -> Reply:
+        """What goes wrong inside is our fault: 4xx, and the reason for our log only."""
+        try:
+            return await work
+        except ClientGone:
+            raise
+        except Exception:
+            self._crashed()
+            return replies.LOCAL_PROBLEM
+
+    def _crashed(self) -> None:
+        self._observe(Crashed("smtpd session", traceback.format_exc()))
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    async def _command(self, line: bytes | Odd) -> Reply:
+        self._verb = self._stage = "UNKNOWN"
+        if isinstance(line, Odd):
+            return replies.LINE_TOO_LONG
+        try:
+            verb, _, argument = line.decode().strip().partition(" ")
+        except UnicodeDecodeError:
+            return replies.BAD_UTF8
+        verb, argument = verb.upper(), argument.strip()
+        if not verb:
+            return replies.BAD_SYNTAX
+        if verb in _FORBIDDEN:
+            quoted = ascii(line[:_MAX_QUOTED].decode())[1:-1]
+            self._observe(Warned(Program.SMTPD, f"non-SMTP command from {self._dialogue.client}: {quoted}"))
+            return replies.FORBIDDEN_COMMAND
+        if self._dialogue.knows(verb):
+            self._verb = self._stage = verb
+        match verb:
+            case "DATA":
+                return await self._data(argument)
+            case "STARTTLS":
+                return await self._start_tls(argument)
+            case "QUIT":
+                return replies.BYE
+            case _:
+                return self._dialogue.answer(verb, argument)
+
+    async def _data(self, argument: str) -> Reply:
+        envelope = self._dialogue.begin_data(argument)
+        if isinstance(envelope, Reply):
+            return envelope
+        self._answer(replies.START_DATA)
+        await self._flush()
+        content = self._incoming.content()
+        try:
+            reply = await self._guarded(self._accept(envelope, content))
+            await content.drain()
+        except ClientGone:
+            self._stage = f"DATA ({content.received} bytes)"
+            raise
+        self._stage = "END-OF-MESSAGE"
+        self._dialogue.end_transaction()
+        if reply.code < 400:
+            self._patience.renew()
+        return reply
+
+    async def _start_tls(self, argument: str) -> Reply:
+        reply = self._dialogue.begin_tls(argument)
+        if reply is not replies.START_TLS:
+            return reply
+        client = self._dialogue.client
+        if self._incoming.clear():
+            self._note(f"improper command pipelining after STARTTLS from {client}")
+        try:
+            await self.smtp_STARTTLS("")
+        except TLSSetupException as failure:
+            self._note(f"SSL_accept error from {client}: {failure.__cause__}")
+            raise ClientGone(LOST) from None
+        tls = self._tls_facts()
+        self._dialogue.tls_began(tls)
+        self._note(
+            f"Anonymous TLS connection established from {client}: {tls.protocol} with cipher {tls.cipher} "
+            f"({tls.bits}/{tls.algorithm_bits} bits)"
+        )
+        return reply
+
+    def _tls_facts(self) -> ClientTls:
+        ssl_object = self._writer.get_extra_info("ssl_object")
+        if ssl_object is None or self.tls_context is None:  # gone in the middle of the handshake
+            raise ClientGone(LOST)
+        cipher, _, bits = ssl_object.cipher()
+        algorithm_bits = {known["name"]: known["alg_bits"] for known in self.tls_context.get_ciphers()}
+        return ClientTls(
+            protocol=ssl_object.version(), cipher=cipher, bits=bits, algorithm_bits=algorithm_bits.get(cipher, bits)
+        )
+
+    def _note(self, text: str) -> None:
+        self._observe(Noted(Program.SMTPD, text))
+
+    # --- replies ----------------------------------------------------------------------------------------------------
+
+    def _answer(self, reply: Reply) -> None:
+        """Say something; it leaves with what else is to be said before we wait for the client."""
+        self._out += replies.wire_form(reply)
+
+    async def _flush(self) -> None:
+        octets, self._out = bytes(self._out), bytearray()
+        if not octets:
+            return
+        if self._writer.is_closing():
+            raise ClientGone(LOST)
+        self._writer.write(octets)
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                await self._writer.drain()
+        except TimeoutError:
+            raise ClientGone(TIMED_OUT) from None
+        except OSError:
+            raise ClientGone(LOST) from None

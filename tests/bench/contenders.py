@@ -1,0 +1,115 @@
+"""What is compared: our relay, Postfix, and Postfix with TLS connection reuse, all delivering with DANE to one sink."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from relay.lab.ca import Authority, CertificateKind, tlsa_rdata
+from tests.interop.nameservers import Endpoint, name_service
+from tests.interop.postfix import Listener, postfix
+from tests.interop.zones import Zone, sign_tree
+from tests.loopback import LoopbackNetwork, free_port
+from tests.relay_process import RelayProcess, Settings
+from tests.watched_process import WatchedProcess
+
+DOMAIN = "bench.test"
+CONTENDERS = ("relay", "postfix", "postfix-reuse")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One relay under test, running.
+
+    :param endpoint: where it takes mail.
+    :param process: its output is its log.
+    """
+
+    name: str
+    endpoint: Endpoint
+    process: WatchedProcess
+
+    def verified_sessions(self) -> int:
+        """How many TLS sessions its log calls verified.
+
+        :raises AssertionError: if any other TLS session, or a failed delivery, is in the log.
+        """
+        lines = self.process.lines()
+        bad = [line for line in lines if "status=deferred" in line or "status=bounced" in line]
+        established = [line for line in lines if "TLS connection established to" in line]
+        bad += [line for line in established if "Verified TLS connection" not in line]
+        assert not bad, f"{self.name} did not deliver all over verified sessions: {bad[0]}"
+        assert established, f"{self.name} logged no TLS session"
+        return len(established)
+
+    def processor_seconds(self) -> float:
+        """User and system time of the main process up to now (proc(5)); all of our relay's, little of Postfix's."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+@contextmanager
+def arena(directory: Path, names: Sequence[str]) -> Iterator[tuple[WatchedProcess, tuple[Contender, ...]]]:
+    """Start name servers, sink and contenders; gives the sink and the contenders.
+
+    :param directory: on the disk to be measured, open to other users.
+    :raises UnavailableError: if a server is missing.
+    """
+    network = LoopbackNetwork()
+    authority = Authority(directory, datetime.now(UTC))
+    sink = network.address(10)
+    port = free_port(network.address(1), sink)
+    resolver = Endpoint(network.address(2), 53)
+    credential = authority.issue(CertificateKind.GOOD, f"mx.{DOMAIN}")
+    data = tlsa_rdata(3, 1, 1, credential.leaf)[3:].hex()
+    records = [f"@ IN MX 10 mx.{DOMAIN}.", f"mx IN A {sink}", f"_{port}._tcp.mx IN TLSA 3 1 1 {data}"]
+    folders = {name: directory / name for name in ("dns", *names)}
+    for folder in folders.values():
+        folder.mkdir()
+    zones = [Zone("."), Zone("test."), Zone(f"{DOMAIN}.", records=records)]
+    name_server = Endpoint(network.address(1), port)
+    tree = sign_tree(zones, name_server.address, folders["dns"])
+    with ExitStack() as running:
+        running.enter_context(name_service(tree, name_server, (resolver,), folders["dns"]))
+        command: list[str | Path] = [sys.executable, "-m", "tests.bench.sink", sink, str(port), credential.pem_file]
+        counter = running.enter_context(WatchedProcess(command, log=directory / "sink.log"))
+        counter.wait_for("^ready$")
+        contenders = []
+        for number, name in enumerate(names):
+            if name == "relay":
+                contenders.append(running.enter_context(_relay(folders[name], port, resolver)))
+            else:
+                entrance = Endpoint(network.address(20 + number), free_port(network.address(20 + number)))
+                contenders.append(running.enter_context(_postfix(name, folders[name], port, resolver, entrance)))
+        yield counter, tuple(contenders)
+
+
+@contextmanager
+def _relay(directory: Path, port: int, resolver: Endpoint) -> Iterator[Contender]:
+    settings: Settings = {"smtp": {"port": port}, "dns": {"mode": "trust-ad", "nameservers": [str(resolver)]}}
+    with RelayProcess(directory, settings) as relay:
+        yield Contender(name="relay", endpoint=Endpoint(relay.address, relay.port), process=relay.process)
+
+
+@contextmanager
+def _postfix(name: str, directory: Path, port: int, resolver: Endpoint, entrance: Endpoint) -> Iterator[Contender]:
+    """Postfix as it comes, but for the level, and without the brake on input that would slow a short run."""
+    settings = {
+        "mynetworks": "127.0.0.0/8",
+        "in_flow_delay": "0",
+        "smtp_tcp_port": str(port),
+        "smtp_tls_security_level": "dane",
+        "smtp_dns_support_level": "dnssec",
+        "smtp_tls_loglevel": "1",
+        "smtp_tls_connection_reuse": "yes" if name == "postfix-reuse" else "no",
+    }
+    directory.chmod(0o755)
+    listener = Listener(name, entrance)
+    with postfix([listener], directory, settings=settings, resolver=resolver.address) as running:
+        yield Contender(name=name, endpoint=entrance, process=running.process)

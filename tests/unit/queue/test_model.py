@@ -1,0 +1,171 @@
+"""Random histories: SQLite answers each call as the model in memory does, across restarts of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from relay.mail.envelope import QueueId
+from relay.outcome.result import Bounced, Deferred, Sent
+from relay.queue.sqlite import SqliteStore
+from relay.queue.store import Lease, LeaseLost, Report, Settlement
+from tests.unit.queue.memory import MemoryStore
+from tests.unit.queue.samples import BOUNCED, DEFERRED, FROM_NOBODY, SENT, T0, chunks, new
+
+DOMAINS = ("a.example", "b.example", "c.example")
+PEOPLE = st.lists(st.sampled_from([f"{who}@{domain}" for who in "xy" for domain in DOMAINS]), min_size=1, max_size=5)
+BUSY = st.sets(st.sampled_from(DOMAINS), max_size=2).map(lambda names: tuple(sorted(names)))
+RESULTS = st.lists(st.sampled_from([SENT, DEFERRED, BOUNCED, None]), min_size=5, max_size=5)
+
+T = TypeVar("T")
+Pair = tuple[Lease, Lease]
+
+
+class History(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp())
+        self.now = T0
+        self.serial = 0
+        self.held: list[Pair] = []
+        self.model = MemoryStore(lambda: self.now)
+        self.store = self.run(self.open())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    async def open(self) -> SqliteStore:
+        return await SqliteStore.open(self.folder / "q", clock=lambda: self.now)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    def later(self) -> datetime:
+        """A time that no other delivery has, so that both engines put the due in the same order."""
+        self.serial += 1
+        return self.now + timedelta(microseconds=self.serial)
+
+    @rule(people=PEOPLE, size=st.sampled_from([0, 10, 70_000]))
+    def put(self, people: list[str], size: int) -> None:
+        for domain in sorted({person.partition("@")[2] for person in people}):
+            those = [person for person in people if person.endswith(domain)]
+            self.put_one(those, size)
+
+    def put_one(self, people: list[str], size: int) -> None:
+        message = new(f"M{self.serial:05}", *people, arrived_at=self.later())
+        body = b"x" * size
+        assert self.run(self.store.put(message, chunks(body))) == self.run(self.model.put(message, chunks(body)))
+
+    @rule(minutes=st.integers(0, 40))
+    def wait(self, minutes: int) -> None:
+        self.now += timedelta(minutes=minutes)
+
+    @rule(limit=st.integers(0, 4), busy=BUSY, minutes=st.integers(1, 40))
+    def lease(self, limit: int, busy: tuple[str, ...], minutes: int) -> None:
+        until = self.now + timedelta(minutes=minutes)
+        self.now += timedelta(seconds=1)
+        real = self.run(self.store.lease(now=self.now, until=until, limit=limit, busy=busy))
+        model = self.run(self.model.lease(now=self.now, until=until, limit=limit, busy=busy))
+        assert [same(one) for one in real] == [same(one) for one in model]
+        self.held += zip(real, model, strict=True)
+
+    @rule(rooms=st.dictionaries(st.sampled_from(["a.example", "b.example", "z.example"]), st.integers(0, 3)))
+    def lease_at(self, rooms: dict[str, int]) -> None:
+        until = self.now + timedelta(minutes=5)
+        self.now += timedelta(seconds=1)
+        real = self.run(self.store.lease_at(rooms, now=self.now, until=until))
+        model = self.run(self.model.lease_at(rooms, now=self.now, until=until))
+        assert [same(one) for one in real] == [same(one) for one in model]
+        self.held += zip(real, model, strict=True)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), results=RESULTS, report=st.booleans())
+    def settle(self, data: st.DataObject, results: list[Sent | Deferred | Bounced | None], report: bool) -> None:
+        real, model = self.pick(data)
+        chosen = {one.id: result for one, result in zip(real.recipients, results, strict=False) if result is not None}
+        next_attempt = self.later()
+        reports = (
+            (Report(message=new(f"R{self.serial:05}", given=FROM_NOBODY, arrived_at=self.later()), content=b"r"),)
+            if report
+            else ()
+        )
+        answers: list[bool | str] = []
+        for store, lease in ((self.store, real), (self.model, model)):
+            settlement = Settlement(lease=lease, results=chosen, next_attempt=next_attempt, reports=reports)
+            try:
+                answers.append(self.run(store.settle(settlement)))
+            except LeaseLost:
+                answers.append("lost")
+        assert answers[0] == answers[1]
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), minutes=st.integers(1, 90))
+    def extend(self, data: st.DataObject, minutes: int) -> None:
+        real, model = self.pick(data)
+        until = self.now + timedelta(minutes=minutes)
+        self.run(self.store.extend([real.token], until))
+        self.run(self.model.extend([model.token], until))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        real, model = self.pick(data)
+        self.run(self.store.release([real.token]))
+        self.run(self.model.release([model.token]))
+
+    @rule(busy=BUSY)
+    def next_due(self, busy: tuple[str, ...]) -> None:
+        assert self.run(self.store.next_due(busy=busy)) == self.run(self.model.next_due(busy=busy))
+
+    @rule()
+    def flush_one(self) -> None:
+        entries = self.run(self.model.entries(limit=1))
+        ids = [QueueId(entry.message.queue_id) for entry in entries]
+        if ids:
+            now = self.later()
+            assert self.run(self.store.flush(now=now, ids=ids)) == self.run(self.model.flush(now=now, ids=ids))
+
+    @rule()
+    def restart(self) -> None:
+        """Whatever was leased is free again, its attempts counted."""
+        self.run(self.store.close())
+        self.store = self.run(self.open())
+        self.model.forget_leases()
+        self.held.clear()
+
+    @invariant()
+    def listed_alike(self) -> None:
+        assert self.run(self.store.entries(limit=1000)) == self.run(self.model.entries(limit=1000))
+        assert self.run(self.store.counts()) == self.run(self.model.counts())
+
+    def pick(self, data: st.DataObject) -> Pair:
+        """One of the leases, perhaps an old one."""
+        return self.held[data.draw(st.integers(0, len(self.held) - 1))]
+
+
+def same(lease: Lease) -> tuple[object, ...]:
+    return (
+        lease.message,
+        lease.destination,
+        lease.recipients,
+        lease.attempts,
+        lease.leased_at,
+        lease.due_at,
+        lease.total_recipients,
+    )
+
+
+TestHistory = History.TestCase
+TestHistory.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from relay.smtpd.access import client_address, may_relay
+from relay.smtpd.options import LOOPBACK
+
+NETWORKS = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [
+        ("192.0.2.9", True),
+        ("192.0.3.9", False),
+        ("::ffff:192.0.2.9", True),
+        ("::ffff:192.0.3.9", False),
+        ("2001:db8::1", True),
+        ("2001:db9::1", False),
+        ("127.0.0.1", False),
+        ("::", False),
+    ],
+)
+def test_only_mynetworks(address: str, may: bool) -> None:
+    assert may_relay(ip_address(address), NETWORKS) is may
+
+
+def test_nobody_without_networks() -> None:
+    assert not may_relay(ip_address("127.0.0.1"), ())
+
+
+def test_a_mapped_network_means_its_ipv4_clients() -> None:
+    mapped = (ip_network("::ffff:127.0.0.0/104"),)
+    assert may_relay(ip_address("127.1.2.3"), mapped)
+    assert not may_relay(ip_address("128.0.0.1"), mapped)
+
+
+def test_the_default_is_loopback() -> None:
+    assert may_relay(ip_address("127.0.0.1"), LOOPBACK)
+    assert may_relay(ip_address("::1"), LOOPBACK)
+    assert not may_relay(ip_address("10.0.0.1"), LOOPBACK)
+
+
+def test_everything_of_ipv4_is_nothing_of_ipv6() -> None:
+    assert not may_relay(ip_address("2001:db8::1"), (ip_network("0.0.0.0/0"),))
+
+
+def test_peer_addresses() -> None:
+    assert client_address("::ffff:192.0.2.9") == ip_address("192.0.2.9")
+    assert client_address("fe80::1%eth0") == ip_address("fe80::1")
+    assert client_address("192.0.2.9") == ip_address("192.0.2.9")

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from relay.smtpd.lobby import Admission, Lobby
+from tests.unit.smtpd.front_end import options
+
+A, B = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+
+
+class Someone:
+    """A guest that notes what it is asked."""
+
+    def __init__(self, lobby: Lobby, *, obedient: bool = True) -> None:
+        self.lobby = lobby
+        self.obedient = obedient
+        self.asked: list[str] = []
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+        if self.obedient:
+            self.lobby.leave(self)
+
+    def abort(self) -> None:
+        self.asked.append("abort")
+        self.lobby.leave(self)
+
+
+async def test_each_address_has_its_limit() -> None:
+    lobby = Lobby(options(client_connection_count_limit=2))
+    first, second, third, other = (Someone(lobby) for _ in range(4))
+    assert lobby.enter(first, A) is lobby.enter(second, A) is Admission.ADMITTED
+    assert lobby.enter(third, A) is Admission.TOO_MANY_OF_CLIENT
+    assert lobby.enter(other, B) is Admission.ADMITTED
+    lobby.leave(third)
+    assert len(lobby) == 3
+    lobby.leave(first)
+    lobby.leave(first)
+    assert lobby.enter(third, A) is Admission.ADMITTED
+    assert lobby.enter(first, A) is Admission.TOO_MANY_OF_CLIENT
+
+
+async def test_all_addresses_have_a_limit_together() -> None:
+    lobby = Lobby(options(connection_limit=2))
+    assert lobby.enter(Someone(lobby), A) is Admission.ADMITTED
+    assert lobby.enter(Someone(lobby), B) is Admission.ADMITTED
+    assert lobby.enter(Someone(lobby), ip_address("192.0.2.3")) is Admission.TOO_MANY
+
+
+async def test_exceptions_and_zero_mean_no_limit() -> None:
+    exempt = Lobby(
+        options(client_connection_count_limit=1, client_event_limit_exceptions=(ip_network("192.0.2.1/32"),))
+    )
+    unlimited = Lobby(options(client_connection_count_limit=0, connection_limit=0))
+    for lobby in (exempt, unlimited):
+        for _ in range(3):
+            assert lobby.enter(Someone(lobby), A) is Admission.ADMITTED
+
+
+async def test_closing_asks_and_then_insists() -> None:
+    lobby = Lobby(options())
+    obedient, stubborn = Someone(lobby), Someone(lobby, obedient=False)
+    lobby.enter(obedient, A)
+    lobby.enter(stubborn, A)
+    await lobby.close(grace=0)
+    assert obedient.asked == ["stop"]
+    assert stubborn.asked == ["stop", "abort"]
+    late = Someone(lobby)
+    lobby.enter(late, A)
+    assert late.asked == ["stop"]
+    assert len(lobby) == 0
