@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from relay.concurrency import Concurrency
-from relay.delivery.attempt import Deliverer, Delivery, Policies
+from relay.delivery.attempt import Deliverer
+from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.route import Router
 from relay.log.events import Activated, Crashed, Observer, Program, Warned
 from relay.mail.envelope import QueueId, Recipient, RecipientId

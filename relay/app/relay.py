@@ -8,63 +8,20 @@ queue closes.
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import socket
-import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import count
-from pathlib import Path
 
 from relay import __version__
-from relay.app.options import delivery_options, retry_schedule, smtpd_options
-from relay.app.resolving import CannotResolve, open_resolving
+from relay.app.building import DRAIN_SECONDS, Building, Reread, WriteLine
 from relay.app.rules import Rules, read_rules
 from relay.config.config import Config
-from relay.config.errors import ConfigErrors
-from relay.control import lock
 from relay.control import server as control
-from relay.delivery.attempt import Deliverer
-from relay.delivery.gather import Gatherer
-from relay.delivery.session import SessionOpener
-from relay.desk import http
 from relay.dns.probe import FRESH_SECONDS, ValidationProbe
-from relay.dns.resolver import Resolver
-from relay.log.events import Event, Noted, Observer, Program, Warned
-from relay.log.json import JsonLines
-from relay.log.metrics import Metrics
-from relay.log.postfix import PostfixLines
-from relay.log.sink import STANDARD_OUTPUT, Lines, Sink, compose
-from relay.mail.envelope import Address, QueueId, new_queue_id
-from relay.policy.policy import TlsPolicy
-from relay.queue.settle import Settler
-from relay.queue.sqlite import SqliteStore
+from relay.log.events import Noted, Program, Warned
 from relay.queue.store import QueueStore
-from relay.smtpd.intake import Intake, IntakeOptions
-from relay.smtpd.lobby import Lobby
-from relay.smtpd.server import SmtpServer, server_tls_context
-from relay.smtpd.session import Session
-from relay.tls.authorities import CaStoreError
-from relay.tls.peer import Anchors, ChainResult
-from relay.worker import Worker, WorkerOptions
-
-DRAIN_SECONDS = 30.0
-
-WriteLine = Callable[[str], None]
-Reread = Callable[[], Config]
-
-
-class CannotStart(Exception):  # noqa: N818 - it names the state, not the handling
-    """The relay cannot start; the message says what stands in the way and what to do."""
-
-
-def now() -> datetime:
-    """The time, aware, UTC."""
-    return datetime.now(UTC)
+from relay.worker import Worker
 
 
 @dataclass(slots=True)
@@ -85,206 +42,6 @@ class Relay:
     unready: Callable[[], Sequence[str]]
 
 
-class _Building:
-    """The object graph while it is made; its parts need each other in circles that only a running relay has."""
-
-    def __init__(self, config: Config, stack: AsyncExitStack) -> None:
-        self.config = config
-        self.stack = stack
-        self.stopping = asyncio.Event()
-        self.metrics = Metrics(__version__)
-        self.observe: Observer
-        self.sink: Sink | None = None
-        self.rules: Rules
-        self.store: SqliteStore
-        self.resolver: Resolver
-        self.probe: ValidationProbe
-        self.worker: Worker
-        self.servers: SmtpServer
-        self._serials = count(os.getpid())
-
-    def new_id(self) -> QueueId:
-        """A queue ID that was never given out before: time, and a number that this process counts up."""
-        return new_queue_id(time.time_ns() // 1000, next(self._serials))
-
-    def destination_of(self, address: Address) -> str:
-        """The scheduling key of mail to an address, under the routes in force."""
-        return self.rules.router.destination(address)
-
-    def context_for(self, policy: TlsPolicy) -> ssl.SSLContext:
-        """The TLS context for a policy, under the rules in force."""
-        return self.rules.context_for(policy)
-
-    def check_chain(self, presented: tuple[bytes, ...], anchors: Anchors, at: datetime) -> ChainResult:
-        """Whether a chain leads to an anchor, under the rules in force."""
-        return self.rules.check_chain(presented, anchors, at)
-
-    def open_log(self, write_line: WriteLine | None) -> None:
-        """Words and their destination, and the counters."""
-        log = self.config.log
-        host, pid = self.config.relay.myhostname.partition(".")[0], os.getpid()
-        words: Lines
-        if log.format == "json":
-            words = JsonLines(hostname=host, pid=pid)
-        else:
-            words = PostfixLines(
-                hostname=host,
-                pid=pid,
-                syslog_name=log.syslog_name,
-                tls_loglevel=log.tls_loglevel,
-                tls_feature_status=self.config.smtp.log_tls_feature_status,
-                tz=None,
-            )
-        if write_line is not None:
-            tell = write_line
-
-            def observe(event: Event) -> None:
-                for line in words.lines(event, now()):
-                    tell(line)
-
-            self.observe = compose(observe, self.metrics.observe)
-            return
-        self.sink = Sink(words, Path(log.file) if log.file else STANDARD_OUTPUT, clock=now)
-        self.stack.callback(self.sink.close)
-        self.observe = compose(self.sink.observe, self.metrics.observe)
-
-    async def open_queue(self) -> lock.StateLock:
-        """The state directory, ours alone, and the queue in it."""
-        state_dir = self.config.relay.state_dir
-        try:
-            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise CannotStart(f"relay.state_dir {state_dir}: cannot make it: {error.strerror}") from None
-        held = self.stack.enter_context(lock.hold(state_dir))
-        self.store = await SqliteStore.open(self.config.queue_file, clock=now)
-        self.stack.push_async_callback(self.store.close)
-        return held
-
-    async def open_names(self, root_hints: str) -> None:
-        """DNS."""
-        try:
-            resolving = await self.stack.enter_async_context(
-                open_resolving(self.config, self.observe, root_hints=root_hints)
-            )
-        except CannotResolve as error:
-            raise CannotStart(str(error)) from None
-        self.resolver, self.probe = resolving.resolver, resolving.probe
-
-    def open_delivery(self) -> None:
-        """Sessions, attempts, settling, the worker."""
-        options = delivery_options(self.config)
-        deliverer = Deliverer(
-            gatherer=Gatherer(self.resolver, shuffle=random.shuffle, reach=options.reach),
-            opener=SessionOpener(
-                options,
-                context_for=self.context_for,
-                check_chain=self.check_chain,
-                clock=now,
-                observe=self.observe,
-            ),
-            validation=self.probe.current,
-            options=options,
-            clock=now,
-            monotonic=time.monotonic,
-            observe=self.observe,
-        )
-        settler = Settler(
-            store=self.store,
-            schedule=retry_schedule(self.config),
-            hostname=self.config.relay.myhostname,
-            clock=now,
-            new_id=self.new_id,
-            destination_of=self.destination_of,
-            observe=self.observe,
-        )
-        self.worker = Worker(
-            store=self.store,
-            deliverer=deliverer,
-            settler=settler,
-            policies=lambda: self.rules.policies,
-            router=lambda: self.rules.router,
-            options=WorkerOptions(
-                initial_destination_concurrency=self.config.smtp.initial_destination_concurrency,
-                destination_concurrency_limit=self.config.smtp.destination_concurrency_limit,
-            ),
-            clock=now,
-            observe=self.observe,
-        )
-
-    async def open_front_end(self) -> None:
-        """The listening sockets."""
-        options = smtpd_options(self.config)
-        intake = Intake(
-            self.store,
-            options=IntakeOptions(
-                hostname=self.config.relay.myhostname,
-                message_size_limit=options.message_size_limit,
-                hopcount_limit=options.hopcount_limit,
-            ),
-            destination_of=self.destination_of,
-            clock=now,
-            new_id=self.new_id,
-            observe=self.observe,
-            accepted=self.worker.expect,
-        )
-        tls_context = server_tls_context(options)
-
-        def session(lobby: Lobby) -> Session:
-            return Session(lobby, options=options, accept=intake.accept, observe=self.observe, tls_context=tls_context)
-
-        self.servers = SmtpServer(self.config.smtpd.listen, session, options)
-        await self.servers.start()
-        self.stack.push_async_callback(self.servers.close, grace=DRAIN_SECONDS)
-
-    async def open_desk(self) -> tuple[tuple[str, int], ...]:
-        """The HTTP pages."""
-        facts = http.Facts(version=__version__, store=self.store, metrics=self.metrics, unready=self.unready, clock=now)
-        listen = self.config.http.listen
-        return await self.stack.enter_async_context(http.serve(listen, facts)) if listen else ()
-
-    async def open_control(self, held: lock.StateLock, reload: Callable[[], Awaitable[control.Reloaded]]) -> None:
-        """The control socket."""
-        started = now().isoformat(timespec="seconds")
-        handlers = control.Handlers(
-            store=self.store,
-            wake=self.worker.wake,
-            reload=reload,
-            stop=self.stopping.set,
-            clock=now,
-            status=lambda: {"version": __version__, "started": started, "validating": self.probe.last.validating},
-        )
-        await self.stack.enter_async_context(control.serve(held, handlers))
-
-    def unready(self) -> tuple[str, ...]:
-        """Why mail cannot be taken and delivered as asked for; empty when it can."""
-        reasons = ["the SMTP listener is down"] if self.config.smtpd.listen and not self.servers.addresses else []
-        if self.rules.policies.defaults.level.asks_for_dane and not self.probe.last.validating:
-            reasons.append(f"resolver does not validate: {self.probe.last.why}")
-        return (*reasons, *(("stopping",) if self.stopping.is_set() else ()))
-
-    async def reload(self, reread: Reread) -> control.Reloaded:
-        """Take new rules if they can be read, else keep the old ones and say why; attempts keep those they began with."""
-        if self.sink is not None:
-            self.sink.reopen()
-        try:
-            config = reread()
-            rules = await asyncio.to_thread(read_rules, config)
-        except ConfigErrors as errors:
-            return self._kept(tuple(str(error) for error in errors.errors))
-        except CaStoreError as error:
-            return self._kept((str(error),))
-        self.rules = rules
-        for message in rules.problems:
-            self.observe(Warned(Program.MASTER, message))
-        self.observe(Noted(Program.MASTER, f"reload -- version {__version__}, policy maps and routes are in force"))
-        return control.Reloaded(accepted=True, messages=rules.problems)
-
-    def _kept(self, messages: tuple[str, ...]) -> control.Reloaded:
-        for message in messages:
-            self.observe(Warned(Program.MASTER, f"reload refused, the old rules stay in force: {message}"))
-        return control.Reloaded(accepted=False, messages=messages)
-
-
 @asynccontextmanager
 async def open_relay(
     config: Config, *, reread: Reread | None = None, write_line: WriteLine | None = None, root_hints: str = ""
@@ -297,7 +54,7 @@ async def open_relay(
     :raises CannotStart: (or an error of the room concerned, its message for people) if it cannot run.
     """
     async with AsyncExitStack() as stack:
-        building = _Building(config, stack)
+        building = Building(config, stack)
         building.open_log(write_line)
         held = await building.open_queue()
         building.rules = read_rules(config)
@@ -332,7 +89,7 @@ async def open_relay(
             building.observe(Noted(Program.MASTER, "terminating"))
 
 
-def _where(building: _Building) -> str:
+def _where(building: Building) -> str:
     listening = ", ".join(f"{host}:{port}" for host, port in building.servers.addresses) or "no address"
     return f"SMTP on {listening}, state in {building.config.relay.state_dir}"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from relay.config.config import Config, policy_defaults
 from relay.config.maps import load_policy_maps, load_transport_maps
-from relay.delivery.attempt import Policies
+from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
 from relay.policy.policy import TlsPolicy
 from relay.policy.table import PolicyTables

@@ -7,30 +7,24 @@ reported is the last failure.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
+from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
 from relay.delivery.options import DeliveryOptions
-from relay.delivery.route import Ends, Route
+from relay.delivery.route import Ends
 from relay.delivery.session import Kind, Session, SessionOpener, Trouble
+from relay.delivery.tally import Tally, without_host
 from relay.delivery.transaction import send_message
 from relay.dns.probe import Validation
-from relay.log.events import HostFailed, Observer, Program, Warned
-from relay.mail.envelope import Message, Recipient, RecipientId
+from relay.log.events import Observer, Program, Warned
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.mail.reply import EnhancedStatus
 from relay.outcome.result import (
     AttemptResult,
-    Bounced,
-    Deferred,
-    Delays,
-    Local,
-    NoHost,
-    Outcome,
-    RecipientResult,
     RelayHost,
     Sent,
 )
@@ -39,48 +33,12 @@ from relay.policy.decide import asks_for_dane, decide, needs_tlsa
 from relay.policy.level import Level
 from relay.policy.policy import (
     Decision,
-    Defaults,
     HostFacts,
-    MalformedEntry,
-    MapEntry,
     NoEntry,
     PolicyFacts,
     TlsPolicy,
     Withheld,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policies:
-    """The administrator's rules as one attempt sees them; a reload makes a new object and leaves attempts theirs.
-
-    :param lookup: the map entry for a next-hop.
-    """
-
-    lookup: Callable[[NextHop], MapEntry | MalformedEntry | NoEntry]
-    defaults: Defaults
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What is to be delivered: some recipients of a message, all of one route.
-
-    :param configured: whether the administrator named the route's next-hops, and not the sender of the message.
-    :param leased_at: when the queue gave it out.
-    :param body: opens the content; called anew for each transaction.
-    """
-
-    message: Message
-    route: Route
-    recipients: tuple[Recipient, ...]
-    leased_at: datetime
-    configured: bool = False
-    body: Callable[[], AsyncIterator[bytes]]
-
-    @property
-    def waited(self) -> float:
-        """Seconds from the message's arrival until the queue gave it out this time."""
-        return max(0.0, (self.leased_at - self.message.arrived_at).total_seconds())
 
 
 class Deliverer:
@@ -114,7 +72,7 @@ class Deliverer:
 
         Raises only what the delivery's ``body`` raises, with nothing finished then at any host.
         """
-        outcomes = _Outcomes(self, delivery)
+        outcomes = Tally(delivery, clock=self.clock, monotonic=self.monotonic, observe=self.observe)
         if isinstance(delivery.route, Ends):
             outcomes.end(delivery.route.result)
         for next_hop in delivery.route:
@@ -143,7 +101,7 @@ class Deliverer:
         destination: Destination,
         delivery: Delivery,
         policies: Policies,
-        outcomes: _Outcomes,
+        outcomes: Tally,
         opinion: Validation | None,
     ) -> None:
         """Walk over the hosts' addresses until every recipient has its answer or a limit is reached."""
@@ -204,7 +162,7 @@ class Deliverer:
         next_hop: NextHop,
         decision: Decision,
         delivery: Delivery,
-        outcomes: _Outcomes,
+        outcomes: Tally,
     ) -> bool:
         """Try one address; returns whether a session got as far as a verdict."""
         if isinstance(decision, Withheld):
@@ -245,93 +203,7 @@ class Deliverer:
             self.observe(Warned(Program.SMTP, withheld.warning))
         self.observe(Warned(Program.SMTP, f"TLS policy lookup for {next_hop}/{host}: {withheld.text}"))
         reason = explain(withheld.text, expected=withheld.expected, found=withheld.found, rule=str(withheld.rule))
-        return _without_host(withheld.status, reason)
-
-
-class _Outcomes:
-    """What is known so far of each recipient of one attempt."""
-
-    def __init__(self, by: Deliverer, delivery: Delivery) -> None:
-        self._by = by
-        self._delivery = delivery
-        self._pending: dict[RecipientId, Recipient] = {r.id: r for r in delivery.recipients}
-        self._troubles: dict[RecipientId, Trouble] = {}
-        self._outcomes: dict[RecipientId, Outcome] = {}
-        self._last: Trouble | None = None
-        self._began = by.monotonic()
-        self._in_queue = max(0.0, (by.clock() - delivery.leased_at).total_seconds())
-        self._sending_since: float | None = None
-
-    @property
-    def pending(self) -> tuple[Recipient, ...]:
-        """The recipients that have no final answer yet."""
-        return tuple(self._pending.values())
-
-    def sending_begins(self) -> None:
-        """From now on time counts as transmission, not as connection set-up."""
-        self._sending_since = self._by.monotonic()
-        self._tell_last()
-
-    def sent(self, recipient_id: RecipientId, sent: Sent, relay: RelayHost, tls: str) -> None:
-        """A host took responsibility for a recipient."""
-        self._settle(recipient_id, sent, relay, tls)
-
-    def refuse(self, trouble: Trouble, ids: Iterable[RecipientId] | None = None) -> None:
-        """A host did not take some recipients (all that are pending, if not said)."""
-        if ids is None:
-            self._tell_last()
-        self._last = trouble
-        for recipient_id in list(self._pending) if ids is None else ids:
-            if trouble.kind is Kind.HARD:
-                self._settle(recipient_id, _bounced(trouble), trouble.relay, trouble.tls)
-            elif trouble.kind is Kind.SOFT or self._kind_so_far(recipient_id) is not Kind.SOFT:
-                # What only the last host may bounce does not bounce where another host may yet take it.
-                self._troubles[recipient_id] = trouble
-
-    def end(self, result: RecipientResult) -> None:
-        """The route itself says what becomes of every recipient, as with postfix error(8) and discard(8)."""
-        for recipient_id in list(self._pending):
-            self._settle(recipient_id, result, NoHost(), "")
-
-    def announce(self, trouble: Trouble) -> None:
-        """Log a failure after which the attempt goes on."""
-        self._by.observe(HostFailed(self._delivery.message.queue_id, trouble.reason))
-
-    def close(self) -> AttemptResult:
-        """No host is left: what is pending is deferred, or bounced where the last host decided that."""
-        throttles = False
-        for recipient_id in list(self._pending):
-            trouble = self._troubles.get(recipient_id) or _NO_SERVER
-            final = _bounced(trouble) if trouble.kind is Kind.HARD_IF_LAST else _deferred(trouble)
-            throttles = throttles or (trouble.throttles and isinstance(final, Deferred))
-            self._settle(recipient_id, final, trouble.relay, trouble.tls)
-        return AttemptResult(outcomes=self._outcomes, throttles=throttles)
-
-    def _kind_so_far(self, recipient_id: RecipientId) -> Kind | None:
-        trouble = self._troubles.get(recipient_id)
-        return None if trouble is None else trouble.kind
-
-    def _tell_last(self) -> None:
-        if self._last is not None and self._pending:
-            self.announce(self._last)
-        self._last = None
-
-    def _settle(self, recipient_id: RecipientId, result: RecipientResult, relay: RelayHost | NoHost, tls: str) -> None:
-        now = self._by.monotonic()
-        setup_until = now if self._sending_since is None else self._sending_since
-        self._outcomes[recipient_id] = Outcome(
-            recipient=recipient_id,
-            result=result,
-            relay=relay,
-            delays=Delays(
-                before_queue=self._delivery.waited,
-                in_queue=self._in_queue,
-                setup=setup_until - self._began,
-                transmission=now - setup_until,
-            ),
-            tls=tls,
-        )
-        del self._pending[recipient_id]
+        return without_host(withheld.status, reason)
 
 
 def _doubted(found: LookupTrouble, next_hop: NextHop, opinion: Validation | None, policies: Policies) -> LookupTrouble:
@@ -346,30 +218,15 @@ def _doubted(found: LookupTrouble, next_hop: NextHop, opinion: Validation | None
 def _lookup_trouble(found: LookupTrouble, *, configured: bool) -> Trouble:
     """A host that cannot be found; one that our own configuration names never bounces mail (smtp_connect.c)."""
     if found.status.klass == 4:
-        return _without_host(found.status, found.text)
+        return without_host(found.status, found.text)
     if configured:
-        return _without_host(EnhancedStatus(4, 3, 5), f"relayhost configuration problem: {found.text}")
-    return _without_host(found.status, found.text, Kind.HARD_IF_LAST)
+        return without_host(EnhancedStatus(4, 3, 5), f"relayhost configuration problem: {found.text}")
+    return without_host(found.status, found.text, Kind.HARD_IF_LAST)
 
 
 def _host_trouble(found: LookupTrouble, destination: Destination, *, configured: bool) -> Trouble:
     """One of a destination's hosts cannot be found; where we are its backup, that is no reason to give up (smtp_addr.c)."""
     if destination.backup and found.status.klass == 5:
         text = one_line(f"unable to find primary relay for {destination.next_hop.host}: {found.text}")
-        return _without_host(EnhancedStatus(4, 4, 4), text)
+        return without_host(EnhancedStatus(4, 4, 4), text)
     return _lookup_trouble(found, configured=configured)
-
-
-def _without_host(status: EnhancedStatus, reason: str, kind: Kind = Kind.SOFT) -> Trouble:
-    return Trouble(status=status, reason=reason, diagnostic=Local(reason), relay=NoHost(), tls="unknown?", kind=kind)
-
-
-def _deferred(trouble: Trouble) -> Deferred:
-    return Deferred(status=trouble.status, reason=trouble.reason, diagnostic=trouble.diagnostic)
-
-
-def _bounced(trouble: Trouble) -> Bounced:
-    return Bounced(status=trouble.status, reason=trouble.reason, diagnostic=trouble.diagnostic)
-
-
-_NO_SERVER = _without_host(EnhancedStatus(4, 3, 0), "server unavailable or unable to receive mail")

@@ -14,7 +14,7 @@ from email import message_from_bytes
 from email.message import Message as Parsed
 from typing import assert_never
 
-from relay.delivery.attempt import Delivery, Policies
+from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.route import Router
 from relay.dns.probe import Validation

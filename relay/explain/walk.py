@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import assert_never
 
 from relay.dane.tlsa import TlsaLookup
-from relay.delivery.attempt import Deliverer, Policies
+from relay.delivery.attempt import Deliverer
 from relay.delivery.client import SmtpConnection
+from relay.delivery.delivery import Policies
 from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.session import Opening, Session, SessionOpener, Trouble, finish

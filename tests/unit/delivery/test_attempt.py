@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.delivery.attempt import Deliverer, Delivery, Policies
+from relay.delivery.attempt import Deliverer
+from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.gather import Gatherer
 from relay.delivery.options import DeliveryOptions, Timeouts
 from relay.delivery.session import SessionOpener

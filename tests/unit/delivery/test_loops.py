@@ -9,7 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from relay.delivery.attempt import Deliverer, Delivery, Policies
+from relay.delivery.attempt import Deliverer
+from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.gather import Destination, Gatherer, LookupTrouble
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.reach import Ourselves, Reach

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
-from relay.delivery.attempt import Deliverer, Delivery, Policies
+from relay.delivery.attempt import Deliverer
+from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.gather import Gatherer
 from relay.delivery.options import DeliveryOptions, Timeouts
 from relay.delivery.reach import ANYWHERE, Reach

@@ -1,0 +1,45 @@
+"""What one attempt is given: a delivery, and the rules in force when it began."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay.delivery.route import Route
+from relay.mail.envelope import Message, Recipient
+from relay.mail.names import NextHop
+from relay.policy.policy import Defaults, MalformedEntry, MapEntry, NoEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """The administrator's rules as one attempt sees them; a reload makes a new object and leaves attempts theirs.
+
+    :param lookup: the map entry for a next-hop.
+    """
+
+    lookup: Callable[[NextHop], MapEntry | MalformedEntry | NoEntry]
+    defaults: Defaults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What is to be delivered: some recipients of a message, all of one route.
+
+    :param configured: whether the administrator named the route's next-hops, and not the sender of the message.
+    :param leased_at: when the queue gave it out.
+    :param body: opens the content; called anew for each transaction.
+    """
+
+    message: Message
+    route: Route
+    recipients: tuple[Recipient, ...]
+    leased_at: datetime
+    configured: bool = False
+    body: Callable[[], AsyncIterator[bytes]]
+
+    @property
+    def waited(self) -> float:
+        """Seconds from the message's arrival until the queue gave it out this time."""
+        return max(0.0, (self.leased_at - self.message.arrived_at).total_seconds())

@@ -1,0 +1,134 @@
+"""What is known so far of each recipient of one attempt, and what becomes of those that no host took (smtp_trouble.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from relay.delivery.delivery import Delivery
+from relay.delivery.session import Kind, Trouble
+from relay.log.events import HostFailed, Observer
+from relay.mail.envelope import Recipient, RecipientId
+from relay.mail.reply import EnhancedStatus
+from relay.outcome.result import (
+    AttemptResult,
+    Bounced,
+    Deferred,
+    Delays,
+    Local,
+    NoHost,
+    Outcome,
+    RecipientResult,
+    RelayHost,
+    Sent,
+)
+
+
+class Tally:
+    """What is known so far of each recipient of one attempt."""
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        *,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        observe: Observer,
+    ) -> None:
+        self._delivery = delivery
+        self._monotonic = monotonic
+        self._observe = observe
+        self._pending: dict[RecipientId, Recipient] = {r.id: r for r in delivery.recipients}
+        self._troubles: dict[RecipientId, Trouble] = {}
+        self._outcomes: dict[RecipientId, Outcome] = {}
+        self._last: Trouble | None = None
+        self._began = monotonic()
+        self._in_queue = max(0.0, (clock() - delivery.leased_at).total_seconds())
+        self._sending_since: float | None = None
+
+    @property
+    def pending(self) -> tuple[Recipient, ...]:
+        """The recipients that have no final answer yet."""
+        return tuple(self._pending.values())
+
+    def sending_begins(self) -> None:
+        """From now on time counts as transmission, not as connection set-up."""
+        self._sending_since = self._monotonic()
+        self._tell_last()
+
+    def sent(self, recipient_id: RecipientId, sent: Sent, relay: RelayHost, tls: str) -> None:
+        """A host took responsibility for a recipient."""
+        self._settle(recipient_id, sent, relay, tls)
+
+    def refuse(self, trouble: Trouble, ids: Iterable[RecipientId] | None = None) -> None:
+        """A host did not take some recipients (all that are pending, if not said)."""
+        if ids is None:
+            self._tell_last()
+        self._last = trouble
+        for recipient_id in list(self._pending) if ids is None else ids:
+            if trouble.kind is Kind.HARD:
+                self._settle(recipient_id, _bounced(trouble), trouble.relay, trouble.tls)
+            elif trouble.kind is Kind.SOFT or self._kind_so_far(recipient_id) is not Kind.SOFT:
+                # What only the last host may bounce does not bounce where another host may yet take it.
+                self._troubles[recipient_id] = trouble
+
+    def end(self, result: RecipientResult) -> None:
+        """The route itself says what becomes of every recipient, as with postfix error(8) and discard(8)."""
+        for recipient_id in list(self._pending):
+            self._settle(recipient_id, result, NoHost(), "")
+
+    def announce(self, trouble: Trouble) -> None:
+        """Log a failure after which the attempt goes on."""
+        self._observe(HostFailed(self._delivery.message.queue_id, trouble.reason))
+
+    def close(self) -> AttemptResult:
+        """No host is left: what is pending is deferred, or bounced where the last host decided that."""
+        throttles = False
+        for recipient_id in list(self._pending):
+            trouble = self._troubles.get(recipient_id) or _NO_SERVER
+            final = _bounced(trouble) if trouble.kind is Kind.HARD_IF_LAST else _deferred(trouble)
+            throttles = throttles or (trouble.throttles and isinstance(final, Deferred))
+            self._settle(recipient_id, final, trouble.relay, trouble.tls)
+        return AttemptResult(outcomes=self._outcomes, throttles=throttles)
+
+    def _kind_so_far(self, recipient_id: RecipientId) -> Kind | None:
+        trouble = self._troubles.get(recipient_id)
+        return None if trouble is None else trouble.kind
+
+    def _tell_last(self) -> None:
+        if self._last is not None and self._pending:
+            self.announce(self._last)
+        self._last = None
+
+    def _settle(self, recipient_id: RecipientId, result: RecipientResult, relay: RelayHost | NoHost, tls: str) -> None:
+        now = self._monotonic()
+        setup_until = now if self._sending_since is None else self._sending_since
+        self._outcomes[recipient_id] = Outcome(
+            recipient=recipient_id,
+            result=result,
+            relay=relay,
+            delays=Delays(
+                before_queue=self._delivery.waited,
+                in_queue=self._in_queue,
+                setup=setup_until - self._began,
+                transmission=now - setup_until,
+            ),
+            tls=tls,
+        )
+        del self._pending[recipient_id]
+
+
+def without_host(status: EnhancedStatus, reason: str, kind: Kind = Kind.SOFT) -> Trouble:
+    """A trouble before there was a host to talk to."""
+    return Trouble(status=status, reason=reason, diagnostic=Local(reason), relay=NoHost(), tls="unknown?", kind=kind)
+
+
+def _deferred(trouble: Trouble) -> Deferred:
+    return Deferred(status=trouble.status, reason=trouble.reason, diagnostic=trouble.diagnostic)
+
+
+def _bounced(trouble: Trouble) -> Bounced:
+    return Bounced(status=trouble.status, reason=trouble.reason, diagnostic=trouble.diagnostic)
+
+
+_NO_SERVER = without_host(EnhancedStatus(4, 3, 0), "server unavailable or unable to receive mail")
