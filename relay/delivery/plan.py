@@ -10,9 +10,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from relay.mail.envelope import BodyType, Message, Notify, Recipient, Ret, sender_text
+from relay.mail.envelope import Address, BodyType, Message, Notify, Recipient, Ret, sender_text
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_NOT_XTEXT = re.compile(r"[^!-*,-<>-~]")
+_NOT_UTF8_XTEXT = re.compile(r"[^!-*,-<>-\[\]-~]")
 
 
 class Need(Enum):
@@ -78,15 +81,30 @@ def mail_command(message: Message, extensions: Extensions) -> bytes:
 
 
 def rcpt_command(recipient: Recipient, extensions: Extensions) -> bytes:
-    """``RCPT TO`` with NOTIFY and ORCPT where the host offers DSN (RFC 3461 section 4)."""
+    """``RCPT TO`` with NOTIFY and ORCPT where the host offers DSN (RFC 3461 section 4).
+
+    An ORCPT that nobody gave is made, as Postfix does: a later host that rewrites the address can then still name it.
+    """
     parameters = [f"RCPT TO:<{_checked(recipient.address.text)}>"]
     if "DSN" in extensions:
         words = [flag.name for flag in Notify if flag in recipient.notify and flag.name]
         if words:
             parameters.append(f"NOTIFY={','.join(words)}")
-        if recipient.orcpt:
-            parameters.append(f"ORCPT={_checked(recipient.orcpt)}")
+        orcpt = _checked(recipient.orcpt or _own_orcpt(recipient.address))
+        # RFC 6533 section 3: unencoded UTF-8 only where the host takes it.
+        parameters.append(f"ORCPT={orcpt if 'SMTPUTF8' in extensions else _NOT_ASCII.sub(_hexpoint, orcpt)}")
     return " ".join(parameters).encode()
+
+
+def _own_orcpt(address: Address) -> str:
+    """An address as original recipient: xtext for ASCII (RFC 3461 section 4), else utf-8-addr-xtext (RFC 6533 section 3)."""
+    if address.is_ascii:
+        return f"rfc822;{_NOT_XTEXT.sub(lambda found: f'+{ord(found[0]):02X}', address.text)}"
+    return f"utf-8;{_NOT_UTF8_XTEXT.sub(_hexpoint, address.text)}"
+
+
+def _hexpoint(found: re.Match[str]) -> str:
+    return f"\\x{{{ord(found[0]):X}}}"
 
 
 def _checked(text: str) -> str:

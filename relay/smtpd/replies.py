@@ -65,7 +65,7 @@ def extensions(hostname: str, *, message_size_limit: int, starttls: bool) -> Rep
     lines = [hostname, "PIPELINING", f"SIZE {message_size_limit}" if message_size_limit else "SIZE"]
     if starttls:
         lines.append("STARTTLS")
-    return Reply(250, (*lines, "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"))
+    return Reply(250, (*lines, "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8"))
 
 
 def queued(queue_id: QueueId) -> Reply:

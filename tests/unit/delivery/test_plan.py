@@ -73,7 +73,27 @@ def test_notify_and_orcpt_keep_their_case() -> None:
     asked = recipient(notify=Notify.SUCCESS | Notify.FAILURE, orcpt="rfc822;Ann@Example.com")
     assert rcpt_command(asked, NONE) == b"RCPT TO:<ann@example.com>"
     assert rcpt_command(asked, ALL) == b"RCPT TO:<ann@example.com> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Ann@Example.com"
-    assert rcpt_command(recipient(notify=Notify.NEVER), ALL) == b"RCPT TO:<ann@example.com> NOTIFY=NEVER"
+    never = b"RCPT TO:<ann@example.com> NOTIFY=NEVER ORCPT=rfc822;ann@example.com"
+    assert rcpt_command(recipient(notify=Notify.NEVER), ALL) == never
+
+
+@pytest.mark.parametrize(
+    ("address", "orcpt"),
+    [
+        ("a+b=c@example.com", "rfc822;a+2Bb+3Dc@example.com"),
+        ('"a b"@example.com', 'rfc822;"a+20b"@example.com'),
+        ("änn\\+@example.com", r"utf-8;\x{E4}nn\x{5C}\x{2B}@example.com"),
+    ],
+)
+def test_an_original_recipient_is_made_where_none_was_given(address: str, orcpt: str) -> None:
+    assert rcpt_command(recipient(address), ALL).decode() == f"RCPT TO:<{address}> ORCPT={orcpt}"
+
+
+def test_unencoded_utf8_goes_only_to_hosts_that_take_it() -> None:
+    given = recipient(orcpt="utf-8;änn@example.com")
+    assert rcpt_command(given, ALL).decode() == "RCPT TO:<ann@example.com> ORCPT=utf-8;änn@example.com"
+    without = rcpt_command(given, Extensions({"DSN": ""}))
+    assert without == rb"RCPT TO:<ann@example.com> ORCPT=utf-8;\x{E4}nn@example.com"
 
 
 @pytest.mark.parametrize("text", ["a\r\nDATA@example.com", "a\0@example.com", "a\x7f@example.com"])

@@ -59,6 +59,7 @@ def test_extensions_stand_in_postfix_order() -> None:
         "STARTTLS",
         "ENHANCEDSTATUSCODES",
         "8BITMIME",
+        "DSN",
         "SMTPUTF8",
     )
     without = replies.extensions("h.example", message_size_limit=0, starttls=False).lines

@@ -74,6 +74,7 @@ async def test_ehlo_names_what_there_is(relay: FrontEnd) -> None:
                 "250-SIZE 10240000",
                 "250-ENHANCEDSTATUSCODES",
                 "250-8BITMIME",
+                "250-DSN",
                 "250 SMTPUTF8",
             ]
         )
