@@ -220,7 +220,7 @@ class Worker:
         policies, router = self._policies(), self._router()
         outcomes: dict[RecipientId, Outcome] = {}
         throttles = False
-        for route, recipients in router.group(lease.recipients).items():
+        for route, recipients in router.group(lease.recipients, lease.message.envelope.sender).items():
             delivery = Delivery(
                 message=lease.message,
                 route=route,

@@ -32,7 +32,7 @@ from relay.log.json import JsonLines
 from relay.log.metrics import Metrics
 from relay.log.postfix import PostfixLines
 from relay.log.sink import STANDARD_OUTPUT, Lines, Sink, compose
-from relay.mail.envelope import Address, QueueId, new_queue_id
+from relay.mail.envelope import Address, QueueId, Sender, new_queue_id
 from relay.policy.policy import TlsPolicy
 from relay.queue.settle import Settler
 from relay.queue.sqlite import SqliteStore
@@ -81,9 +81,9 @@ class Building:
         """A queue ID that was never given out before: time, and a number that this process counts up."""
         return new_queue_id(time.time_ns() // 1000, next(self._serials))
 
-    def destination_of(self, address: Address) -> str:
-        """The scheduling key of mail to an address, under the routes in force."""
-        return self.rules.router.destination(address)
+    def destination_of(self, address: Address, sender: Sender) -> str:
+        """The scheduling key of mail from a sender to an address, under the routes in force."""
+        return self.rules.router.destination(address, sender)
 
     def context_for(self, policy: TlsPolicy) -> ssl.SSLContext:
         """The TLS context for a policy, under the rules in force."""

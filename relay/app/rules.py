@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.config.config import Config, policy_defaults
-from relay.config.maps import load_policy_maps, load_transport_maps
+from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
 from relay.policy.policy import TlsPolicy
 from relay.policy.table import PolicyTables
+from relay.routing.relayhosts import SenderTables
 from relay.routing.transport import TransportTables
 from relay.tls.chain import ChainChecker
 from relay.tls.handshake import ClientContexts
@@ -27,11 +28,13 @@ class Rules:
     context_for: Callable[[TlsPolicy], ssl.SSLContext]
     tables: PolicyTables
     transports: TransportTables
+    senders: SenderTables
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with lines of the maps, each with file and line."""
-        return (*map(str, self.tables.problems), *map(str, self.transports.problems))
+        maps = (self.tables, self.transports, self.senders)
+        return tuple(str(problem) for each in maps for problem in each.problems)
 
 
 def read_rules(config: Config) -> Rules:
@@ -44,11 +47,13 @@ def read_rules(config: Config) -> Rules:
     smtp = config.smtp
     tables = load_policy_maps(smtp.tls_policy_maps, config.base)
     transports = load_transport_maps(smtp.transport_maps, config.base, port=smtp.port)
+    senders = load_sender_maps(smtp.sender_dependent_relayhost_maps, config.base, port=smtp.port)
     return Rules(
         policies=Policies(lookup=tables.lookup, defaults=policy_defaults(config)),
-        router=Router(relay_hosts=config.relay_hosts, port=smtp.port, transports=transports),
+        router=Router(relay_hosts=config.relay_hosts, port=smtp.port, transports=transports, senders=senders),
         check_chain=ChainChecker.load(cafile=smtp.tls_CAfile, capath=smtp.tls_CApath, tafiles=tables.tafiles),
         context_for=ClientContexts(cert_file=smtp.tls_cert_file, key_file=smtp.tls_key_file).client_context,
         tables=tables,
         transports=transports,
+        senders=senders,
     )

@@ -13,11 +13,10 @@ from relay.config.environment import PREFIX
 from relay.config.errors import ConfigError, ConfigErrors
 from relay.config.files import unwritable_directories
 from relay.config.load import Examined, examine
-from relay.config.maps import load_policy_maps, load_transport_maps
+from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
 from relay.dns.anchor import AnchorError, read_anchors
 
 _MAPS = ("smtp", "tls_policy_maps")
-_TRANSPORTS = ("smtp", "transport_maps")
 
 
 @dataclass(slots=True)
@@ -46,7 +45,7 @@ def check(path: Path, environ: Mapping[str, str], *, hostname: str, now: datetim
         return Report(errors=list(broken.errors))
     report = Report(errors=list(examined.errors), read=[_options_read(path, examined.config)])
     _check_maps(report, examined)
-    _check_transports(report, examined)
+    _check_routes(report, examined)
     _check_certificates(report, examined, now)
     _check_anchor(report, examined)
     _check_directories(report, examined)
@@ -75,18 +74,25 @@ def _check_maps(report: Report, examined: Examined) -> None:
             (report.errors if problem.is_error else report.warnings).append(ConfigError(problem.place, problem.text))
 
 
-def _check_transports(report: Report, examined: Examined) -> None:
-    config = examined.config
-    for spec in config.smtp.transport_maps:
-        try:
-            tables = load_transport_maps((spec,), config.base, port=config.smtp.port)
-        except ConfigErrors as unreadable:
-            if _TRANSPORTS not in examined.wrong:
-                report.errors += unreadable.errors
-            continue
-        report.read += [f"{table.name}: {len(table.entries)} transport entries" for table in tables.tables]
-        for problem in tables.problems:
-            (report.errors if problem.is_error else report.warnings).append(ConfigError(problem.place, problem.text))
+def _check_routes(report: Report, examined: Examined) -> None:
+    """The maps of routes, each by itself, so that one that cannot be read does not hide the others."""
+    config, port = examined.config, examined.config.smtp.port
+    for key, what, load in (
+        ("transport_maps", "transport", load_transport_maps),
+        ("sender_dependent_relayhost_maps", "relayhost", load_sender_maps),
+    ):
+        for spec in getattr(config.smtp, key):
+            try:
+                tables = load((spec,), config.base, port=port)
+            except ConfigErrors as unreadable:
+                if ("smtp", key) not in examined.wrong:
+                    report.errors += unreadable.errors
+                continue
+            report.read += [f"{table.name}: {len(table.entries)} {what} entries" for table in tables.tables]
+            for problem in tables.problems:
+                (report.errors if problem.is_error else report.warnings).append(
+                    ConfigError(problem.place, problem.text)
+                )
 
 
 def _check_certificates(report: Report, examined: Examined, now: datetime) -> None:

@@ -34,7 +34,7 @@ def missing_files(config: Config) -> Iterator[FileFault]:
             yield from _unless_readable((section, key), Path(name))
     if config.smtp.tls_CApath and not Path(config.smtp.tls_CApath).is_dir():
         yield FileFault(("smtp", "tls_CApath"), f"{config.smtp.tls_CApath}: no such directory")
-    for key in ("tls_policy_maps", "transport_maps"):
+    for key in ("tls_policy_maps", "transport_maps", "sender_dependent_relayhost_maps"):
         for spec in getattr(config.smtp, key):
             yield from _unless_readable(("smtp", key), map_path(spec, config.base))
 

@@ -1,4 +1,4 @@
-"""Reading the maps of ``[smtp]``: policy maps with the trust anchor files that their lines name, and transport maps."""
+"""Reading the maps of ``[smtp]``: policy maps with the trust anchor files that their lines name, and maps of routes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from relay.config.errors import ConfigError, ConfigErrors
 from relay.policy.policy import MalformedEntry, MapEntry
 from relay.policy.table import PolicyTable, PolicyTables, TableProblem, parse_table
+from relay.routing.relayhosts import SenderTables, parse_relayhosts
 from relay.routing.transport import TransportTables, parse_transport
 
 
@@ -55,6 +56,16 @@ def load_transport_maps(specs: Iterable[str], base: Path, *, port: int) -> Trans
     """
     return TransportTables(
         tuple(parse_transport(text, name, port=port) for name, text in _read(specs, base, "transport"))
+    )
+
+
+def load_sender_maps(specs: Iterable[str], base: Path, *, port: int) -> SenderTables:
+    """Read and parse the maps of ``smtp.sender_dependent_relayhost_maps``, as ``load_transport_maps`` does.
+
+    :raises ConfigErrors: if a file cannot be read, with every such file.
+    """
+    return SenderTables(
+        tuple(parse_relayhosts(text, name, port=port) for name, text in _read(specs, base, "relayhost"))
     )
 
 

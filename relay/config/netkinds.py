@@ -216,3 +216,4 @@ def _maps(what: str, file: str) -> Kind:
 
 MAPS = _maps("policy", "tls_policy")
 TRANSPORT_MAPS = _maps("transport", "transport")
+RELAYHOST_MAPS = _maps("relayhost", "sender_relayhost")

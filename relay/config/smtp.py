@@ -11,6 +11,7 @@ from relay.config.netkinds import (
     MAPS,
     MATCH_LIST,
     NEXT_HOPS,
+    RELAYHOST_MAPS,
     TRANSPORT_MAPS,
     level,
     local_address,
@@ -43,6 +44,11 @@ class SmtpSection(Section):
     )
     relayhost: Annotated[tuple[str, ...], NEXT_HOPS] = option(
         (), "Next-hops for all mail instead of the recipient's MX hosts, tried in order: domain or [host], with :port."
+    )
+    sender_dependent_relayhost_maps: Annotated[tuple[str, ...], RELAYHOST_MAPS] = option(
+        (),
+        "Postfix files (types as in tls_policy_maps) from sender addresses, @domain or <> to the next-hops of their mail "
+        "instead of relayhost; DUNNO for relayhost after all.",
     )
     fallback_relay: Annotated[tuple[str, ...], NEXT_HOPS] = later((), "Next-hops for mail that cannot go directly.")
     port: Annotated[int, integer(1, 65535)] = option(25, "TCP port of hosts where the next-hop names none.")

@@ -147,18 +147,19 @@ class Explainer:
         """What a message to the address would be, were there one."""
         now = self._clock()
         hostname = self._rules.hostname
+        sender = Address(f"postmaster@{hostname}", hostname)
         recipient = Recipient(id=RecipientId(1), address=address)
         message = Message(
             queue_id=_NO_QUEUE,
             envelope=Envelope(
-                sender=Address(f"postmaster@{hostname}", hostname),
+                sender=sender,
                 recipients=(recipient,),
                 client=Client(address=IpLiteral.parse("127.0.0.1").address),
             ),
             size=0,
             arrived_at=now,
         )
-        route = self._rules.router.route(address)
+        route = self._rules.router.route(address, sender)
         return Delivery(
             message=message,
             route=route,

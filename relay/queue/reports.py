@@ -20,6 +20,7 @@ from relay.mail.envelope import (
     Recipient,
     RecipientId,
     Ret,
+    Sender,
 )
 from relay.outcome.dsn import (
     MAX_HEADER_OCTETS,
@@ -45,13 +46,13 @@ class Reporter:
     """Makes reports.
 
     :param new_id: a new queue ID at each call.
-    :param destination_of: the scheduling key of mail to an address.
+    :param destination_of: the scheduling key of mail to an address from a sender.
     """
 
     store: QueueStore
     hostname: str
     new_id: Callable[[], QueueId]
-    destination_of: Callable[[Address], str]
+    destination_of: Callable[[Address, Sender], str]
 
     async def report(
         self, kind: Kind, message: Message, sender: Address, recipients: Sequence[Reported], now: datetime
@@ -77,7 +78,7 @@ class Reporter:
                 queue_id=report_id,
                 envelope=_envelope(sender, dsn),
                 arrived_at=now,
-                destinations={_ONLY: self.destination_of(sender)},
+                destinations={_ONLY: self.destination_of(sender, NULL_SENDER)},
             ),
             content=dsn.content,
         )

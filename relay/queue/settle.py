@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from relay.log.events import Event, Expired, Noted, Notified, NotNotified, Observer, Program, Removed, Settled, Warned
-from relay.mail.envelope import Address, Notify, NullSender, QueueId, Recipient, RecipientId
+from relay.mail.envelope import Address, Notify, NullSender, QueueId, Recipient, RecipientId, Sender
 from relay.outcome.dsn import Kind, Reported
 from relay.outcome.result import (
     AttemptResult,
@@ -51,7 +51,7 @@ class Settler:
 
     :param hostname: ours, in reports.
     :param new_id: a new queue ID at each call, for reports.
-    :param destination_of: the scheduling key of mail to an address, for reports.
+    :param destination_of: the scheduling key of mail to an address from a sender, for reports.
     :param sleep: seconds to wait before trying the store again.
     """
 
@@ -63,7 +63,7 @@ class Settler:
         hostname: str,
         clock: Callable[[], datetime],
         new_id: Callable[[], QueueId],
-        destination_of: Callable[[Address], str],
+        destination_of: Callable[[Address, Sender], str],
         observe: Observer,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

@@ -194,9 +194,9 @@ def _action(line: LogicalLine, value: str, port: int) -> Action:
     rest = rest.strip()
     match transport:
         case "":
-            return _via(rest, port) if rest else Unchanged()
+            return parse_next_hops(rest, port) if rest else Unchanged()
         case "smtp" | "relay":
-            return _via(rest, port) if rest else ByDomain()
+            return parse_next_hops(rest, port) if rest else ByDomain()
         case "error" | "retry":
             return _refuse(rest, _CLASS[transport])
         case "discard":
@@ -205,8 +205,11 @@ def _action(line: LogicalLine, value: str, port: int) -> Action:
             return Malformed(f"one of the transports {', '.join(TRANSPORTS)}", f'"{value[:_SHOWN]}"')
 
 
-def _via(text: str, port: int) -> Via | Malformed:
-    """Next-hops between commas or white space (Postfix 3.5 and later)."""
+def parse_next_hops(text: str, port: int) -> Via | Malformed:
+    """Read next-hops between commas or white space (Postfix 3.5 and later).
+
+    :param port: the TCP port of next-hops that name none.
+    """
     next_hops: list[NextHop] = []
     for word in filter(None, re.split(r"[,\s]+", text)):
         try:

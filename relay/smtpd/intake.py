@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay.log.events import Accepted, Observer, Program, Rejected, Warned
-from relay.mail.envelope import Address, Envelope, QueueId, sender_text
+from relay.mail.envelope import Address, Envelope, QueueId, Sender, sender_text
 from relay.mail.headers import HeaderScanner, received_field
 from relay.mail.reply import Reply
 from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
@@ -38,7 +38,7 @@ class _Refused(Exception):  # noqa: N818 - the way to make put() keep nothing, n
 class Intake:
     """Accepts messages into a store. Content goes in byte for byte, behind one Received field.
 
-    :param destination_of: the scheduling key of a recipient's next-hop.
+    :param destination_of: the scheduling key of the next-hop of mail to a recipient from a sender.
     :param new_id: a queue ID that no other message has.
     :param accepted: called after each commit with the message's destinations, to wake whoever delivers.
     """
@@ -48,7 +48,7 @@ class Intake:
         store: QueueStore,
         *,
         options: IntakeOptions,
-        destination_of: Callable[[Address], str],
+        destination_of: Callable[[Address, Sender], str],
         clock: Callable[[], datetime],
         new_id: Callable[[], QueueId],
         observe: Observer,
@@ -76,7 +76,7 @@ class Intake:
             queue_id=self._new_id(),
             envelope=envelope,
             arrived_at=self._clock(),
-            destinations={recipient.id: self._destination_of(recipient.address) for recipient in envelope.recipients},
+            destinations={each.id: self._destination_of(each.address, envelope.sender) for each in envelope.recipients},
         )
         headers = HeaderScanner()
         body = self._body(message, headers, content)

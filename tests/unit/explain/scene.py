@@ -138,7 +138,7 @@ class Scene:
         )
         delivery = Delivery(
             message=Message(queue_id=QueueId("4XYZ"), envelope=envelope, size=0, arrived_at=now),
-            route=self._router().route(address),
+            route=self._router().route(address, envelope.sender),
             recipients=(recipient,),
             leased_at=now,
             configured=bool(self.relay_hosts),

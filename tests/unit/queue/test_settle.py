@@ -99,7 +99,7 @@ class World:
             hostname="relay.example",
             clock=lambda: self.now,
             new_id=lambda: next(self.ids),
-            destination_of=lambda to: f"route-to-{to.domain}",
+            destination_of=lambda to, sender: f"route-to-{to.domain}",
             observe=self.told.append,
             sleep=self.sleep,
         )

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, TypeVar, cast
 
 from relay.log.events import Event
-from relay.mail.envelope import Address, Message, QueueId
+from relay.mail.envelope import Address, Message, QueueId, Sender
 from relay.mail.names import Domain
 from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
 from relay.smtpd.intake import Intake, IntakeOptions
@@ -180,7 +180,8 @@ async def front_end(
         events.append(event)
         changed.set()
 
-    def destination_of(address: Address) -> str:
+    def destination_of(address: Address, sender: Sender) -> str:
+        del sender
         return str(address.domain)
 
     intake = Intake(

@@ -35,7 +35,7 @@ class Counter:
         self.intake = Intake(
             cast(QueueStore, store),
             options=IntakeOptions(hostname="relay.example", **limits),
-            destination_of=lambda address: f"via-{address.domain}",
+            destination_of=lambda address, sender: f"via-{address.domain}",
             clock=lambda: NOW,
             new_id=lambda: QueueId("4Q1"),
             observe=self.events.append,
