@@ -197,7 +197,9 @@ def _require_free(option: str, address: str) -> None:
 
 async def _run(console: Console, *, once: bool, listen: str, http: str) -> int:
     if (task := asyncio.current_task()) is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        # SIGINT too: a shell without job control starts what it puts into the background with SIGINT ignored.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with open_laboratory(listen=listen, http=http, show=_show) as laboratory:
         rows, submission = await laboratory.play()
         for name, reply in submission.refused.items():
