@@ -231,6 +231,8 @@ class _Lookup:
 class TreeServer:
     """Serves a tree over UDP and TCP.
 
+    It is an authority for all zones at once and validates nothing: a relay that asks it as a resolver has none that does.
+
     :param port: 0 for any; once known it stays the same through stop and start.
     """
 
@@ -241,6 +243,7 @@ class TreeServer:
         self.asked: Counter[tuple[str, str]] = Counter()
         self.strips_signatures = False
         self.silent = False
+        self.sets_ad = False
         self.spoke = threading.Condition()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -335,6 +338,8 @@ class TreeServer:
                 ]
         if self.strips_signatures and question.rdtype in _DNSSEC:
             response.answer.clear()
+        if self.sets_ad:
+            response.flags |= dns.flags.AD
         whole = response.to_wire(max_size=65_535)
         if over_tcp or len(whole) <= max(512, query.payload):
             return whole

@@ -168,6 +168,8 @@ class Deliverer:
         if isinstance(decision, Withheld):
             outcomes.refuse(self._withheld(decision, next_hop, relay.name))
             return False
+        if decision.alarm:
+            self.observe(Warned(Program.SMTP, f"{relay.name}: {decision.alarm}", delivery.message.queue_id))
         opened = await self.opener.open(relay, decision, delivery.message.queue_id)
         if isinstance(opened, Trouble) and opened.handshake and self.may_go_in_clear(decision, delivery):
             outcomes.announce(opened)

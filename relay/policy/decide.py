@@ -10,6 +10,7 @@ Two laws:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from relay.dane.names import reference_names
@@ -178,8 +179,9 @@ def _decide_usable(entry: MapEntry, facts: PolicyFacts, usable: Usable, source: 
 def _without_validation(entry: MapEntry, facts: PolicyFacts, source: str, *, from_map: bool) -> Decision:
     """DESIGN section 6: only the global ``dane`` may degrade, and only where the administrator said so."""
     if entry.level is Level.DANE and not from_map and facts.defaults.degrade_without_validation:
-        why = "resolver does not validate; dns.on_no_validation = degrade lets the global dane act as may"
-        return _policy(entry, facts, Level.MAY, why=(source, why))
+        degraded = "dns.on_no_validation = degrade lets the global dane act as may"
+        policy = _policy(entry, facts, Level.MAY, why=(source, f"resolver does not validate; {degraded}"))
+        return replace(policy, alarm=f"resolver does not validate: {facts.host.not_validating_why}; {degraded}")
     return _withheld(
         entry, "resolver does not validate", "a resolver that validates DNSSEC", facts.host.not_validating_why
     )

@@ -166,6 +166,7 @@ class TlsPolicy:
     :param tlsa: usable records to match at a DANE level.
     :param sni: the name for the server name extension, empty for none.
     :param why: the steps of the decision, one sentence each, first cause first.
+    :param alarm: what the administrator must be told with every delivery under this policy, empty for nothing.
     """
 
     level: Level
@@ -182,6 +183,7 @@ class TlsPolicy:
     exclude: str | None = None
     sni: str = ""
     why: tuple[str, ...] = ()
+    alarm: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,6 +177,7 @@ def test_without_validation(level: Level, source: str, tlsa: TlsaLookup, mx_secu
         assert isinstance(decision, TlsPolicy)
         assert decision.level is Level.MAY
         assert any("resolver does not validate" in step for step in decision.why)
+        assert "dns.on_no_validation = degrade" in decision.alarm
     else:
         assert isinstance(decision, Withheld)
         assert decision.text == "resolver does not validate"
@@ -336,6 +337,7 @@ def test_every_decision_keeps_the_administrators_word(
     assert decision.asked is asked
     if isinstance(decision, TlsPolicy):
         assert decision.why
+        assert not decision.alarm or not validating
         allowed = {Level.MAY, Level.ENCRYPT, Level.HALFDANE, Level.DANE} if asked is Level.DANE else {asked}
         assert decision.level in allowed
         assert bool(decision.names) == (decision.level.is_dane or decision.level.is_pkix)
