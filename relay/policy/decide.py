@@ -5,7 +5,7 @@ Two laws:
 * Doubt defers. A malformed entry, a failed or bogus look-up, an unknown state never selects a weaker level
   (postfix smtp_tls_policy.c; RFC 7672 section 2.1.2).
 * The levels of a map are the administrator's word: DNS facts move only ``dane`` (to halfdane, encrypt or may, as
-  RFC 7672 section 2.2 says) and nothing else.
+  RFC 7672 section 2.2 says) and nothing else. Credentials move it up again (``relay.policy.stake``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from relay.mail.names import Domain
 from relay.mail.reply import EnhancedStatus
 from relay.policy.level import Level
 from relay.policy.policy import (
+    NO_CREDENTIALS,
     Decision,
     Defaults,
     HostFacts,
@@ -35,6 +36,8 @@ from relay.policy.policy import (
     TlsPolicy,
     Withheld,
 )
+from relay.policy.stake import entry_in_force, misunderstood, nameless, own_names, proves_enough, withheld
+from relay.sasl.credentials import AtStake, BadCredentials, NoCredentials, Stake
 
 TLS_POLICY_FAILURE = EnhancedStatus(4, 7, 5)
 
@@ -44,7 +47,7 @@ def decide(facts: PolicyFacts) -> Decision:
 
     :returns: the policy, or ``Withheld`` when the host may not be used now; never a weaker policy for want of facts.
     """
-    match facts.entry:
+    match entry_in_force(facts.entry, facts.defaults, facts.credentials):
         case MalformedEntry() as bad:
             return Withheld(
                 status=TLS_POLICY_FAILURE,
@@ -55,46 +58,85 @@ def decide(facts: PolicyFacts) -> Decision:
                 asked=Level.SECURE,
                 warning=f'smtp_tls_policy_maps, next-hop destination "{bad.key}": {bad.warning}',
             )
-        case NoEntry():
-            return _decide(_default_entry(facts.defaults), facts, from_map=False)
         case MapEntry() as entry:
-            return _decide(entry, facts, from_map=True)
+            return _decide_for_login(entry, facts)
+        case unknown:
+            assert_never(unknown)
+
+
+def _decide_for_login(entry: MapEntry, facts: PolicyFacts) -> Decision:
+    """What credentials make of the decision."""
+    match facts.credentials:
+        case NoCredentials():
+            return _decide(entry, facts)
+        case BadCredentials() as bad:
+            return misunderstood(bad, entry.level)
+        case AtStake() as stake:
+            return _decide_at_stake(entry, facts, stake)
         case _:
-            assert_never(facts.entry)
+            assert_never(facts.credentials)
 
 
-def needs_tlsa(entry: MapEntry | MalformedEntry | NoEntry, host: HostFacts, defaults: Defaults) -> bool:
+def _decide_at_stake(entry: MapEntry, facts: PolicyFacts, stake: AtStake) -> Decision:
+    why = f"{stake.place} has credentials for this {stake.owner.value}"
+    if not facts.host.validating and isinstance(facts.entry, NoEntry) and entry.level is Level.DANE:
+        # Nobody asked for DANE; without a resolver that validates, the host's own certificate is proof enough.
+        return _secure(entry, facts, stake, why=(why, facts.host.not_validating_why))
+    decision = _decide(entry, facts)
+    if isinstance(decision, Withheld):
+        return replace(decision, why=(why, *decision.why))
+    if proves_enough(decision.level, stake):
+        return replace(decision, sni=_sni_for_login(decision, facts.host), why=(why, *decision.why))
+    if entry.level is Level.DANE:
+        return _secure(entry, facts, stake, why=(why, *decision.why))
+    return withheld(replace(decision, why=(why, *decision.why)))
+
+
+def _secure(entry: MapEntry, facts: PolicyFacts, stake: AtStake, *, why: tuple[str, ...]) -> Decision:
+    """In the place of an opportunistic level: the host shows a certificate for a name that the credentials are meant for."""
+    names = own_names(facts.host, stake)
+    if not names:
+        return nameless(entry, stake)
+    why = (*why, "so it must show a certificate for its own name")
+    policy = _policy(entry, facts, Level.SECURE, names=names, why=why)
+    return replace(policy, sni=_sni_for_login(policy, facts.host))
+
+
+def _sni_for_login(policy: TlsPolicy, host: HostFacts) -> str:
+    """Hosts of many names show the right certificate only to those who say which; big mail services insist."""
+    return policy.sni or (str(host.host) if policy.level.is_pkix and isinstance(host.host, Domain) else "")
+
+
+def needs_tlsa(
+    entry: MapEntry | MalformedEntry | NoEntry,
+    host: HostFacts,
+    defaults: Defaults,
+    credentials: Stake = NO_CREDENTIALS,
+) -> bool:
     """Whether the decision on ``host`` depends on its TLSA records, so that they must be looked up first."""
-    level = _level_asked_for(entry, defaults)
+    level = _level_asked_for(entry, defaults, credentials)
     if level is None or not level.asks_for_dane or not isinstance(host.host, Domain):
         return False
     # An insecure MX set under "may" (or dane-only, which then fails anyway) makes the records worthless.
     return host.mx_secure or (level is Level.DANE and defaults.insecure_mx is not InsecureMxPolicy.MAY)
 
 
-def asks_for_dane(entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults) -> bool:
+def asks_for_dane(
+    entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults, credentials: Stake = NO_CREDENTIALS
+) -> bool:
     """Whether DANE is asked for, so that what the DNS says of a destination must have been validated."""
-    level = _level_asked_for(entry, defaults)
+    level = _level_asked_for(entry, defaults, credentials)
     return level is not None and level.asks_for_dane
 
 
-def _level_asked_for(entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults) -> Level | None:
-    match entry:
-        case MalformedEntry():
-            return None
-        case NoEntry():
-            return defaults.level
-        case MapEntry():
-            return entry.level
-        case _:
-            assert_never(entry)
+def _level_asked_for(
+    entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults, credentials: Stake
+) -> Level | None:
+    in_force = entry_in_force(entry, defaults, credentials)
+    return in_force.level if isinstance(in_force, MapEntry) else None
 
 
-def _default_entry(defaults: Defaults) -> MapEntry:
-    return MapEntry(level=defaults.level, rule=defaults.level_rule)
-
-
-def _decide(entry: MapEntry, facts: PolicyFacts, *, from_map: bool) -> Decision:
+def _decide(entry: MapEntry, facts: PolicyFacts) -> Decision:
     source = f"{entry.rule.place} asks for {entry.level.word}"
     if entry.policy_failure and entry.level.requires_match:
         return _withheld(
@@ -116,18 +158,18 @@ def _decide(entry: MapEntry, facts: PolicyFacts, *, from_map: bool) -> Decision:
                 return _misconfigured(entry, "a name to match", "no match rule gives one for this destination")
             return _policy(entry, facts, entry.level, names=names, why=(source,))
         case Level.DANE | Level.DANE_ONLY:
-            return _decide_dane(entry, facts, source, from_map=from_map)
+            return _decide_dane(entry, facts, source)
         case Level.HALFDANE:
             raise AssertionError("halfdane is a result and cannot be asked for")
         case _:
             assert_never(entry.level)
 
 
-def _decide_dane(entry: MapEntry, facts: PolicyFacts, source: str, *, from_map: bool) -> Decision:
+def _decide_dane(entry: MapEntry, facts: PolicyFacts, source: str) -> Decision:
     """The table of RFC 7672 section 2.2 and of postfix smtp_tls_policy.c, dane_init."""
     host, only = facts.host, entry.level is Level.DANE_ONLY
     if not host.validating:
-        return _without_validation(entry, facts, source, from_map=from_map)
+        return _without_validation(entry, facts, source)
     if not host.mx_secure and only:
         return _withheld(
             entry, "non DNSSEC destination", "MX records with DNSSEC", f"insecure MX records of {host.next_hop.host}"
@@ -176,9 +218,10 @@ def _decide_usable(entry: MapEntry, facts: PolicyFacts, usable: Usable, source: 
     return _policy(entry, facts, level, names=tuple(map(LiteralName, names)), usable=usable, why=tuple(why))
 
 
-def _without_validation(entry: MapEntry, facts: PolicyFacts, source: str, *, from_map: bool) -> Decision:
+def _without_validation(entry: MapEntry, facts: PolicyFacts, source: str) -> Decision:
     """DESIGN section 6: only the global ``dane`` may degrade, and only where the administrator said so."""
-    if entry.level is Level.DANE and not from_map and facts.defaults.degrade_without_validation:
+    by_default = isinstance(facts.entry, NoEntry)
+    if entry.level is Level.DANE and by_default and facts.defaults.degrade_without_validation:
         degraded = "dns.on_no_validation = degrade lets the global dane act as may"
         policy = _policy(entry, facts, Level.MAY, why=(source, f"resolver does not validate; {degraded}"))
         return replace(policy, alarm=f"resolver does not validate: {facts.host.not_validating_why}; {degraded}")

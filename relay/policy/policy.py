@@ -9,6 +9,7 @@ from relay.dane.tlsa import NotLookedUp, Tlsa, TlsaLookup
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.mail.reply import EnhancedStatus
 from relay.policy.level import Level
+from relay.sasl.credentials import NoCredentials, Stake
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,9 @@ class NoEntry:
     """No line of any policy map applies."""
 
 
+NO_CREDENTIALS = NoCredentials()
+
+
 class InsecureMxPolicy(Enum):
     """``smtp_tls_dane_insecure_mx_policy``: what TLSA records are worth behind MX records without DNSSEC."""
 
@@ -149,11 +153,15 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFacts:
-    """Everything that ``decide`` looks at."""
+    """Everything that ``decide`` looks at.
+
+    :param credentials: whether we would log in at the host.
+    """
 
     entry: MapEntry | MalformedEntry | NoEntry
     host: HostFacts
     defaults: Defaults
+    credentials: Stake = NO_CREDENTIALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
