@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from relay import __version__
-from relay.app.options import delivery_options, retry_schedule, smtpd_options
+from relay.app.options import delivery_options, report_options, retry_schedule, smtpd_options
 from relay.app.resolving import CannotResolve, open_resolving
 from relay.app.rules import Rules, read_rules
 from relay.config.config import Config
@@ -170,6 +170,7 @@ class Building:
             new_id=self.new_id,
             destination_of=self.destination_of,
             observe=self.observe,
+            reporting=report_options(self.config),
         )
         self.worker = Worker(
             store=self.store,

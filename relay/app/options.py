@@ -10,7 +10,9 @@ from relay.delivery.options import DeliveryOptions, Timeouts
 from relay.delivery.reach import Families, Ourselves, Preference, Reach
 from relay.dns.ad import NameServer, is_trusted
 from relay.dns.system import system_nameservers
+from relay.mail.envelope import Address
 from relay.mail.names import Domain, IpAddress
+from relay.queue.notices import NoticeClass, ReportOptions
 from relay.queue.schedule import RetrySchedule
 from relay.smtpd.options import SmtpdOptions
 
@@ -97,6 +99,20 @@ def nameservers(config: Config) -> tuple[NameServer, ...]:
     return tuple(
         NameServer(ip_address(host), port, trusted=is_trusted(ip_address(host), trusted)) for host, port in endpoints
     )
+
+
+def report_options(config: Config) -> ReportOptions:
+    """``[bounce]`` and ``queue.delay_warning_time`` for settling."""
+    bounce = config.bounce
+    return ReportOptions(
+        size_limit=bounce.size_limit,
+        delay_warning_time=config.queue.delay_warning_time,
+        notices={NoticeClass(word): _address(bounce.reader(word)) for word in bounce.notify_classes},
+    )
+
+
+def _address(text: str) -> Address:
+    return Address(text, Domain(text.rpartition("@")[2]))
 
 
 def retry_schedule(config: Config) -> RetrySchedule:

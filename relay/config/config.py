@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay.config.bounce import BounceSection
 from relay.config.section import Section, kind_of
 from relay.config.sections import (
     SQLITE,
@@ -28,6 +29,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "smtp": SmtpSection,
     "dns": DnsSection,
     "queue": QueueSection,
+    "bounce": BounceSection,
     "mta_sts": MtaStsSection,
     "tlsrpt": TlsrptSection,
     "log": LogSection,
@@ -48,6 +50,7 @@ class Config:
     smtp: SmtpSection
     dns: DnsSection
     queue: QueueSection
+    bounce: BounceSection
     mta_sts: MtaStsSection
     tlsrpt: TlsrptSection
     log: LogSection

@@ -29,6 +29,7 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
     yield from _receiving(config)
     yield from _sending(config)
     yield from _queue(config)
+    yield from _bounces(config)
 
 
 def _releases(config: Config) -> Iterator[Contradiction]:
@@ -120,3 +121,12 @@ def _queue(config: Config) -> Iterator[Contradiction]:
             f"minimal_backoff_time ({seconds_text(queue.minimal_backoff_time)}) is above "
             f"maximal_backoff_time ({seconds_text(queue.maximal_backoff_time)})",
         )
+
+
+def _bounces(config: Config) -> Iterator[Contradiction]:
+    for word in config.bounce.notify_classes:
+        if not config.bounce.reader(word):
+            yield Contradiction(
+                (("bounce", "notify_classes"), ("bounce", "postmaster")),
+                f"notify_classes has {word}, and nobody gets those copies; set postmaster to a mail address",
+            )

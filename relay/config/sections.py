@@ -84,8 +84,8 @@ class QueueSection(Section):
     bounce_queue_lifetime: Annotated[float, duration()] = option(
         432_000.0, "Age at which an undeliverable report is dropped; 0 for one attempt only."
     )
-    delay_warning_time: Annotated[float, duration()] = later(
-        0.0, "Age at which the sender is told of a delay; 0 for never."
+    delay_warning_time: Annotated[float, duration()] = option(
+        0.0, "Age at which the sender is told of a delay, once and if NOTIFY allows it; 0 for never."
     )
 
 

@@ -26,7 +26,7 @@ from relay.log.events import Event, Settled
 from relay.log.postfix import PostfixLines
 from relay.mail.envelope import Address, Client, Envelope, Message, QueueId, Recipient, RecipientId
 from relay.mail.names import BadName, Domain, IpLiteral
-from relay.outcome.dsn import HeadersOnly, Kind, Occasion, Reported, compose
+from relay.outcome.dsn import Audience, HeadersOnly, Kind, Occasion, Reported, compose
 from relay.outcome.result import Bounced, Deferred, Outcome, Sent
 from relay.policy.policy import TlsPolicy
 from relay.tls.peer import CheckChain
@@ -197,10 +197,11 @@ class Explainer:
         written = compose(
             Occasion(
                 kind=Kind.NON_DELIVERY,
+                audience=Audience.SENDER,
+                reader=sender,
                 report=_NO_QUEUE,
                 hostname=str(self._rules.hostname),
                 message=delivery.message,
-                sender=sender,
                 recipients=(
                     Reported(
                         recipient=recipient,
@@ -210,6 +211,7 @@ class Explainer:
                     ),
                 ),
                 original=HeadersOnly(b""),
+                retry_until=self._clock(),
                 made_at=self._clock(),
             )
         )

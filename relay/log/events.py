@@ -12,6 +12,7 @@ from enum import Enum
 
 from relay.mail.envelope import Address, Client, QueueId, Sender
 from relay.mail.reply import Reply
+from relay.outcome.dsn import Audience
 from relay.outcome.result import Outcome, RelayHost
 from relay.tls.peer import PeerFacts
 from relay.tls.verdict import Word
@@ -116,6 +117,7 @@ class Notified:
     queue_id: QueueId
     kind: str
     report: QueueId
+    audience: Audience = Audience.SENDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class NotNotified:
 
     queue_id: QueueId
     why: str
+    audience: Audience = Audience.SENDER
 
 
 # --- smtp -----------------------------------------------------------------------------------------------------------

@@ -113,10 +113,10 @@ def _queueing(event: Activated | Removed | Expired | Notified | NotNotified) -> 
             return "removed", facts
         case Expired():
             return "expired", {**facts, "sender": _text(sender_text(event.sender))}
-        case Notified(kind=kind, report=report):
-            return "notified", {**facts, "kind": kind, "report": report}
-        case NotNotified(why=why):
-            return "not_notified", {**facts, "why": _text(why)}
+        case Notified(kind=kind, report=report, audience=audience):
+            return "notified", {**facts, "kind": kind, "report": report, "audience": audience.value}
+        case NotNotified(why=why, audience=audience):
+            return "not_notified", {**facts, "why": _text(why), "audience": audience.value}
         case _:
             assert_never(event)
 

@@ -35,6 +35,7 @@ from relay.log.events import (
     Warned,
 )
 from relay.mail.envelope import sender_text
+from relay.outcome.dsn import Audience
 from relay.outcome.result import Bounced, Deferred, NoHost, Outcome, RecipientResult, Sent
 from relay.outcome.wording import one_line
 from relay.tls.peer import PeerFacts
@@ -225,8 +226,10 @@ def _queueing(event: Activated | Removed | Expired | Notified | NotNotified) -> 
         case Expired(queue_id=queue_id):
             sender = _address(sender_text(event.sender))
             yield Program.QMGR, f"{queue_id}: from=<{sender}>, status=expired, returned to sender"
-        case Notified(queue_id=queue_id, kind=kind, report=report):
-            yield Program.BOUNCE, f"{queue_id}: sender {kind} notification: {report}"
+        case Notified(queue_id=queue_id, kind=kind, report=report, audience=audience):
+            yield Program.BOUNCE, f"{queue_id}: {audience.value} {kind} notification: {report}"
+        case NotNotified(queue_id=queue_id, audience=Audience.POSTMASTER):
+            yield Program.BOUNCE, f"{queue_id}: undeliverable postmaster notification discarded"
         case NotNotified(queue_id=queue_id, why=why):
             yield Program.BOUNCE, one_line(f"{queue_id}: sender notification not sent: {why}")
         case _:

@@ -85,6 +85,11 @@ class Notify(Flag):
         """Whether a failure is to be reported."""
         return self is Notify.UNSPECIFIED or Notify.FAILURE in self
 
+    @property
+    def on_delay(self) -> bool:
+        """Whether a delay is to be reported."""
+        return self is Notify.UNSPECIFIED or Notify.DELAY in self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:

@@ -15,7 +15,7 @@ from email.utils import format_datetime
 from enum import Enum
 from typing import assert_never
 
-from relay.mail.envelope import Address, Message, QueueId, Recipient
+from relay.mail.envelope import Address, Message, QueueId, Recipient, sender_text
 from relay.mail.reply import EnhancedStatus
 from relay.outcome.result import Diagnostic, FromPeer, Local
 from relay.outcome.wording import one_line
@@ -37,10 +37,18 @@ _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 
 
 class Kind(Enum):
-    """What a report is about."""
+    """What a report is about; its Action field (RFC 3464 section 2.3.3)."""
 
     NON_DELIVERY = "failed"
+    DELAY = "delayed"
     SUCCESS = "relayed"
+
+
+class Audience(Enum):
+    """For whom a report is, as Postfix's log names them."""
+
+    SENDER = "sender"
+    POSTMASTER = "postmaster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +93,23 @@ class Dsn:
 class Occasion:
     """What a report is made of.
 
+    :param reader: who is told: the message's sender, or the postmaster.
     :param report: the queue ID that the report will have.
     :param hostname: ours.
-    :param message: the original; its sender is who is told, and not the null sender.
+    :param message: the original.
+    :param retry_until: when the message is given up at the latest, aware; said of delays.
     :param made_at: aware.
     """
 
     kind: Kind
+    audience: Audience
+    reader: Address
     report: QueueId
     hostname: str
     message: Message
-    sender: Address
     recipients: Sequence[Reported]
     original: Original
+    retry_until: datetime
     made_at: datetime
 
 
@@ -119,7 +131,8 @@ def compose(occasion: Occasion) -> Dsn:
     headers = header_section(returned)
     utf8 = envelope.smtputf8 and not (
         headers.isascii()
-        and occasion.sender.is_ascii
+        and occasion.reader.is_ascii
+        and sender_text(envelope.sender).isascii()
         and all(one.recipient.address.is_ascii and one.reason.isascii() for one in occasion.recipients)
     )
     boundary = _boundary(occasion, returned)
@@ -146,8 +159,8 @@ def _header(occasion: Occasion, original: bytes, *, boundary: str, eight_bit: bo
     lines = [
         f"Date: {format_datetime(made_at)}",
         f"From: Mail Delivery System <MAILER-DAEMON@{occasion.hostname}>",
-        f"Subject: {_subject(occasion.kind)}",
-        f"To: {_clean(occasion.sender.text)}",
+        f"Subject: {_subject(occasion.kind, occasion.audience)}",
+        f"To: {_clean(occasion.reader.text)}",
         f"Message-ID: <{made_at:%Y%m%d%H%M%S}.{occasion.report}@{occasion.hostname}>",
     ]
     message_ids = _message_ids(original, b"message-id")[:1]
@@ -157,7 +170,7 @@ def _header(occasion: Occasion, original: bytes, *, boundary: str, eight_bit: bo
         first, *rest = _shortened(references)
         lines += [f"References: {first}", *(f"\t{one}" for one in rest)]
     lines += [
-        "Auto-Submitted: auto-replied",
+        f"Auto-Submitted: {'auto-replied' if occasion.audience is Audience.SENDER else 'auto-generated'}",
         "MIME-Version: 1.0",
         "Content-Type: multipart/report; report-type=delivery-status;",
         f'\tboundary="{boundary}"',
@@ -173,7 +186,7 @@ def _notification(occasion: Occasion, *, utf8: bool) -> list[str]:
         "",
         f"This is the mail system at host {occasion.hostname}.",
         "",
-        *_explanation(occasion.kind),
+        *_explanation(occasion.kind, occasion.audience),
     ]
     for one in occasion.recipients:
         lines += ["", *_wrapped(f"<{_clean(one.recipient.address.text)}>: {_clean(one.reason)}")]
@@ -191,11 +204,10 @@ def _delivery_status(occasion: Occasion, *, utf8: bool) -> list[str]:
     ]
     if envelope.envid:
         lines.append(f"Original-Envelope-Id: {_clean(_from_xtext(envelope.envid))}")
-    lines += [
-        f"X-Relay-Queue-ID: {message.queue_id}",
-        f"X-Relay-Sender: {_typed(occasion.sender)}",
-        f"Arrival-Date: {format_datetime(message.arrived_at.astimezone(UTC))}",
-    ]
+    lines.append(f"X-Relay-Queue-ID: {message.queue_id}")
+    if isinstance(envelope.sender, Address):
+        lines.append(f"X-Relay-Sender: {_typed(envelope.sender)}")
+    lines.append(f"Arrival-Date: {format_datetime(message.arrived_at.astimezone(UTC))}")
     for one in occasion.recipients:
         lines += ["", *_recipient_fields(one, occasion)]
     return [*lines, ""]
@@ -214,6 +226,8 @@ def _recipient_fields(one: Reported, occasion: Occasion) -> list[str]:
             lines += _wrapped(f"Diagnostic-Code: X-Relay; {_clean(text)}")
         case _:
             assert_never(one.diagnostic)
+    if occasion.kind is Kind.DELAY:
+        lines.append(f"Will-Retry-Until: {format_datetime(occasion.retry_until.astimezone(UTC))}")
     return lines
 
 
@@ -232,27 +246,38 @@ def _returned_header(occasion: Occasion, *, utf8: bool, eight_bit: bool) -> list
         f"Content-Type: {kind}",
         *_encoding(eight_bit=eight_bit),
         "",
-        f"Return-Path: <{_clean(occasion.sender.text)}>",
+        f"Return-Path: <{_clean(sender_text(occasion.message.envelope.sender))}>",
     ]
 
 
-def _subject(kind: Kind) -> str:
+def _subject(kind: Kind, audience: Audience) -> str:
+    to_sender = audience is Audience.SENDER
     match kind:
         case Kind.NON_DELIVERY:
-            return "Undelivered Mail Returned to Sender"
+            return "Undelivered Mail Returned to Sender" if to_sender else "Postmaster Copy: Undelivered Mail"
+        case Kind.DELAY:
+            return "Delayed Mail (still being retried)" if to_sender else "Postmaster Warning: Delayed Mail"
         case Kind.SUCCESS:
             return "Successful Mail Delivery Report"
         case _:
             assert_never(kind)
 
 
-def _explanation(kind: Kind) -> tuple[str, ...]:
+def _explanation(kind: Kind, audience: Audience) -> tuple[str, ...]:
+    if audience is Audience.POSTMASTER:
+        return ("A copy for the postmaster: what became of a message, and why. Its header is attached.",)
     match kind:
         case Kind.NON_DELIVERY:
             return (
                 "Your message did not reach the recipients below, and will not be tried again.",
                 "Each is followed by the reason. Details for your mail administrator and your",
                 "message, or its header, are attached.",
+            )
+        case Kind.DELAY:
+            return (
+                "This is a warning only: you need not send your message again.",
+                "It has not reached the recipients below yet, and is being tried further.",
+                "Each is followed by what happened last. The header of your message is attached.",
             )
         case Kind.SUCCESS:
             return (

@@ -27,6 +27,8 @@ from relay.mail.envelope import (
     Sender,
 )
 from relay.mail.names import Domain, IpLiteral
+from relay.policy.level import Level
+from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -149,6 +151,27 @@ def recipient_of(row: Row) -> Recipient:
         notify=Notify(number(notify)),
         orcpt=text(orcpt),
     )
+
+
+def override_of(value: Value) -> TlsOverride | AsConfigured:
+    """The override of a column tls_override."""
+    if not text(value):
+        return AS_CONFIGURED
+    facts = json.loads(text(value))
+    return TlsOverride(
+        level=Level.parse(facts["level"]), by=facts["by"], at=moment(facts["at"]), reason=facts["reason"]
+    )
+
+
+def override_text(override: TlsOverride | AsConfigured) -> str:
+    """The column tls_override."""
+    match override:
+        case TlsOverride(level=level, by=by, at=at, reason=reason):
+            return json.dumps({"level": level.word, "by": by, "at": micros(at), "reason": reason})
+        case AsConfigured():
+            return ""
+        case _:
+            assert_never(override)
 
 
 def _sender_row(sender: Sender) -> tuple[str, str]:

@@ -8,14 +8,14 @@ the relay stops and the store is still away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from relay.log.events import Event, Expired, Noted, Notified, NotNotified, Observer, Program, Removed, Settled, Warned
-from relay.mail.envelope import Address, Notify, NullSender, QueueId, Recipient, RecipientId, Sender
-from relay.outcome.dsn import Kind, Reported
+from relay.log.events import Event, Expired, Noted, Notified, Observer, Program, Removed, Settled, Warned
+from relay.mail.envelope import Address, QueueId, Recipient, RecipientId, Sender
+from relay.outcome.dsn import Reported
 from relay.outcome.result import (
     AttemptResult,
     Bounced,
@@ -28,6 +28,7 @@ from relay.outcome.result import (
     RelayHost,
     Sent,
 )
+from relay.queue.notices import ReportOptions, notices
 from relay.queue.reports import Reporter
 from relay.queue.schedule import RetrySchedule
 from relay.queue.store import Lease, LeaseLost, QueueStore, Report, Settlement, StoreUnavailable
@@ -52,6 +53,7 @@ class Settler:
     :param hostname: ours, in reports.
     :param new_id: a new queue ID at each call, for reports.
     :param destination_of: the scheduling key of mail to an address from a sender, for reports.
+    :param reporting: delays, sizes and the postmaster's copies.
     :param sleep: seconds to wait before trying the store again.
     """
 
@@ -65,6 +67,7 @@ class Settler:
         new_id: Callable[[], QueueId],
         destination_of: Callable[[Address, Sender], str],
         observe: Observer,
+        reporting: ReportOptions | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
@@ -72,7 +75,14 @@ class Settler:
         self._clock = clock
         self._observe = observe
         self._sleep = sleep
-        self._reporter = Reporter(store=store, hostname=hostname, new_id=new_id, destination_of=destination_of)
+        self._reporting = reporting or ReportOptions()
+        self._reporter = Reporter(
+            store=store,
+            hostname=hostname,
+            size_limit=self._reporting.size_limit,
+            new_id=new_id,
+            destination_of=destination_of,
+        )
 
     async def settle(self, lease: Lease, result: AttemptResult) -> None:
         """Write the outcomes of an attempt; returns when they are written, or somebody else took the delivery over.
@@ -136,7 +146,15 @@ class Settler:
         sender = message.envelope.sender
         expired = self._schedule.is_expired(arrived_at=message.arrived_at, sender=sender, now=now)
         results = {id_: _final(outcome.result, expired=expired) for id_, outcome in outcomes.items()}
-        reports, notices = await self._reports(lease, outcomes, results, now)
+        causes = notices(lease, results, self._reporting, now)
+        retry_until = self._schedule.expires_at(arrived_at=message.arrived_at, sender=sender)
+        reports: list[Report] = []
+        reported: list[Event] = []
+        for wanted in causes.wanted:
+            people = [_reported(one, outcomes[one.id], results[one.id]) for one in wanted.recipients]
+            report = await self._reporter.report(wanted, message, people, now=now, retry_until=retry_until)
+            reports.append(report)
+            reported.append(Notified(message.queue_id, wanted.word, report.message.queue_id, wanted.audience))
         told: list[Event] = [
             Settled(queue_id=message.queue_id, recipient=recipient.address, outcome=outcomes[recipient.id])
             for recipient in lease.recipients
@@ -149,39 +167,9 @@ class Settler:
             results=results,
             next_attempt=self._schedule.next_attempt(arrived_at=message.arrived_at, now=now),
             reports=tuple(reports),
+            delay_told=causes.told,
         )
-        return _Plan(settlement, (*told, *notices))
-
-    async def _reports(
-        self,
-        lease: Lease,
-        outcomes: Mapping[RecipientId, Outcome],
-        results: Mapping[RecipientId, RecipientResult],
-        now: datetime,
-    ) -> tuple[list[Report], list[Event]]:
-        message, sender = lease.message, lease.message.envelope.sender
-        ended = [recipient for recipient in lease.recipients if recipient.id in results]
-        bounced = [recipient for recipient in ended if isinstance(results[recipient.id], Bounced)]
-        reports: list[Report] = []
-        notices: list[Event] = []
-        if isinstance(sender, NullSender):
-            if bounced:
-                notices.append(NotNotified(message.queue_id, "the message has the null sender"))
-            return reports, notices
-        failed = [recipient for recipient in bounced if recipient.notify.on_failure]
-        relayed = [recipient for recipient in ended if _wants_success(recipient, results[recipient.id])]
-        for kind, word, recipients in (
-            (Kind.NON_DELIVERY, "non-delivery", failed),
-            (Kind.SUCCESS, "delivery status", relayed),
-        ):
-            if recipients:
-                people = [_reported(one, outcomes[one.id], results[one.id]) for one in recipients]
-                report = await self._reporter.report(kind, message, sender, people, now)
-                reports.append(report)
-                notices.append(Notified(message.queue_id, word, report.message.queue_id))
-        if len(failed) < len(bounced):
-            notices.append(NotNotified(message.queue_id, _unasked(bounced)))
-        return reports, notices
+        return _Plan(settlement, (*told, *reported, *causes.withheld))
 
     async def _pause(self, seconds: float, stopping: asyncio.Event) -> None:
         """Wait, but no longer than until the relay stops."""
@@ -200,16 +188,6 @@ def _final(result: RecipientResult, *, expired: bool) -> RecipientResult:
     if expired and isinstance(result, Deferred):
         return Bounced(status=result.status, reason=result.reason, diagnostic=result.diagnostic)
     return result
-
-
-def _wants_success(recipient: Recipient, result: RecipientResult) -> bool:
-    """RFC 3461 section 5.2.2: if the next host did not take the request over, we say that we relayed."""
-    return Notify.SUCCESS in recipient.notify and isinstance(result, Sent) and not result.dsn_passed_on
-
-
-def _unasked(bounced: Sequence[Recipient]) -> str:
-    people = ", ".join(f"<{one.address}>" for one in bounced if not one.notify.on_failure)
-    return f"NOTIFY does not ask for it: {people}"
 
 
 def _reported(recipient: Recipient, outcome: Outcome, result: RecipientResult) -> Reported:

@@ -20,6 +20,7 @@ from typing import NewType, Protocol
 
 from relay.mail.envelope import Envelope, Message, QueueId, Recipient, RecipientId
 from relay.outcome.result import Bounced, Deferred, Sent
+from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride
 
 LeaseToken = NewType("LeaseToken", str)
 
@@ -64,6 +65,8 @@ class Lease:
     :param attempts: attempts begun before this one.
     :param leased_at: when this lease began, for the ``delays=`` of its outcomes.
     :param total_recipients: of the whole message, settled ones included.
+    :param delay_told: the recipients whose delay was reported already.
+    :param override: the TLS level that an administrator asked for, for this mail alone.
     """
 
     token: LeaseToken
@@ -74,6 +77,8 @@ class Lease:
     leased_at: datetime
     due_at: datetime
     total_recipients: int
+    delay_told: frozenset[RecipientId] = frozenset()
+    override: TlsOverride | AsConfigured = AS_CONFIGURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +96,14 @@ class Settlement:
     :param results: by recipient id; a recipient of the lease that is missing here stays as it was.
     :param next_attempt: when the deferred (and missing) recipients are due again.
     :param reports: put in the same transaction.
+    :param delay_told: recipients whose delay is reported by one of these reports.
     """
 
     lease: Lease
     results: Mapping[RecipientId, Sent | Deferred | Bounced]
     next_attempt: datetime
     reports: tuple[Report, ...] = ()
+    delay_told: frozenset[RecipientId] = frozenset()
 
 
 class EntryState(Enum):

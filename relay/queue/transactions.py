@@ -27,6 +27,7 @@ from relay.queue.rows import (
     micros,
     moment,
     number,
+    override_of,
     recipient_of,
     recipient_row,
     text,
@@ -41,6 +42,9 @@ _INSERT_RECIPIENT = (
     f"INSERT INTO recipient ({RECIPIENT_COLUMNS}, message, delivery, position, state, reason)"  # noqa: S608 - constant columns
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', '')"
 )
+
+# Where a delivery goes when nobody delivers it any more: an administrator's hold outlasts attempts.
+_REST = "CASE held WHEN 1 THEN 'held' ELSE 'waiting' END"
 
 
 class Choose(Protocol):
@@ -124,15 +128,15 @@ def lease(
             taken[text(name)] += 1
             if taken[text(name)] > each:
                 continue
-        ((destination, attempts),) = connection.execute(
+        ((destination, attempts, override),) = connection.execute(
             "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1"
-            " WHERE message = ? AND number = ? RETURNING destination, attempts",
+            " WHERE message = ? AND number = ? RETURNING destination, attempts, tls_override",
             (serial, micros(until), *key),
         ).fetchall()
         if chosen.message not in messages:
             messages[chosen.message] = read_message(connection, chosen.message)
         message = messages[chosen.message]
-        pending = pending_ids(connection, *key)
+        pending = _pending(connection, *key)
         leases.append(
             Lease(
                 token=LeaseToken(f"{chosen.message}.{chosen.number}.{serial}"),
@@ -143,6 +147,8 @@ def lease(
                 leased_at=now,
                 due_at=moment(chosen.next_attempt),
                 total_recipients=len(message.envelope.recipients),
+                delay_told=frozenset(id_ for id_, told in pending.items() if told),
+                override=override_of(override),
             )
         )
     return leases
@@ -162,12 +168,12 @@ def read_message(connection: apsw.Connection, row: int) -> Message:
     return message_of(message, people)
 
 
-def pending_ids(connection: apsw.Connection, message: int, part: int) -> set[RecipientId]:
-    """The recipients of a delivery that are not settled."""
+def _pending(connection: apsw.Connection, message: int, part: int) -> dict[RecipientId, bool]:
+    """The recipients of a delivery that are not settled, each with whether its delay was reported."""
     rows = connection.execute(
-        "SELECT id FROM recipient WHERE message = ? AND delivery = ? AND state = 'pending'", (message, part)
+        "SELECT id, delay_told FROM recipient WHERE message = ? AND delivery = ? AND state = 'pending'", (message, part)
     )
-    return {RecipientId(number(id_)) for (id_,) in rows}
+    return {RecipientId(number(id_)): bool(told) for id_, told in rows}
 
 
 def extend(connection: apsw.Connection, tokens: Collection[LeaseToken], until: datetime) -> None:
@@ -181,7 +187,7 @@ def extend(connection: apsw.Connection, tokens: Collection[LeaseToken], until: d
 def release(connection: apsw.Connection, tokens: Collection[LeaseToken]) -> None:
     """Give leases back: no attempt was made after all."""
     connection.executemany(
-        "UPDATE delivery SET state = 'waiting', lease = 0, lease_until = 0, attempts = attempts - 1"
+        f"UPDATE delivery SET state = {_REST}, lease = 0, lease_until = 0, attempts = attempts - 1"  # noqa: S608 - constant
         " WHERE message = ? AND number = ? AND lease = ? AND state = 'leased'",
         [_parts(token) for token in tokens],
     )
@@ -189,7 +195,9 @@ def release(connection: apsw.Connection, tokens: Collection[LeaseToken]) -> None
 
 def clear_leases(connection: apsw.Connection) -> None:
     """End the leases of a process that is gone; its attempts were begun and stay counted."""
-    connection.execute("UPDATE delivery SET state = 'waiting', lease = 0, lease_until = 0 WHERE state = 'leased'")
+    connection.execute(
+        f"UPDATE delivery SET state = {_REST}, lease = 0, lease_until = 0 WHERE state = 'leased'"  # noqa: S608 - constant
+    )
 
 
 def settle(connection: apsw.Connection, settlement: Settlement) -> Settled:
@@ -205,12 +213,15 @@ def settle(connection: apsw.Connection, settlement: Settlement) -> Settled:
     ).fetchall()
     if not held:
         raise LeaseLost(settlement.lease.message.queue_id)
-    pending = pending_ids(connection, message, part)
+    pending = _pending(connection, message, part).keys()
     if not settlement.results.keys() <= pending:
         raise ValueError(f"{settlement.lease.message.queue_id}: results for others than the recipients of the lease")
     connection.executemany(
-        "UPDATE recipient SET state = ?, reason = ? WHERE message = ? AND id = ?",
-        [(_state(result), result.reason, message, id_) for id_, result in settlement.results.items()],
+        "UPDATE recipient SET state = ?, reason = ?, status = ?, delay_told = delay_told OR ? WHERE message = ? AND id = ?",
+        [
+            (_state(result), result.reason, str(result.status), int(id_ in settlement.delay_told), message, id_)
+            for id_, result in settlement.results.items()
+        ],
     )
     for report in settlement.reports:
         _put_report(connection, report)
@@ -218,7 +229,7 @@ def settle(connection: apsw.Connection, settlement: Settlement) -> Settled:
     if done == pending:
         return _remove_delivery(connection, message, part)
     connection.execute(
-        "UPDATE delivery SET state = 'waiting', lease = 0, lease_until = 0, next_attempt = ?"
+        f"UPDATE delivery SET state = {_REST}, lease = 0, lease_until = 0, next_attempt = ?"  # noqa: S608 - constant
         " WHERE message = ? AND number = ?",
         (micros(settlement.next_attempt), message, part),
     )

@@ -38,6 +38,8 @@ CREATE TABLE delivery (
     attempts     INTEGER NOT NULL CHECK (attempts >= 0),        -- begun, the leased one included
     lease        INTEGER NOT NULL,                              -- the serial number in the lease's token
     lease_until  INTEGER NOT NULL,
+    held         INTEGER NOT NULL DEFAULT 0 CHECK (held IN (0, 1)),     -- state goes back to held, not to waiting
+    tls_override TEXT    NOT NULL DEFAULT '' CHECK (tls_override = '' OR json_valid(tls_override)),
     PRIMARY KEY (message, number),
     CHECK ((state = 'leased') = (lease <> 0) AND (state = 'leased') = (lease_until <> 0)),
     CHECK (state <> 'leased' OR attempts > 0)
@@ -60,6 +62,17 @@ CREATE TABLE recipient (
     orcpt    TEXT    NOT NULL,
     state    TEXT    NOT NULL CHECK (state IN ('pending', 'sent', 'bounced')),
     reason   TEXT    NOT NULL,                                  -- of the last result, empty before the first
+    status     TEXT    NOT NULL DEFAULT '',                     -- its enhanced status code
+    delay_told INTEGER NOT NULL DEFAULT 0 CHECK (delay_told IN (0, 1)), -- whether the sender heard of the delay
     PRIMARY KEY (message, id),
     FOREIGN KEY (message) REFERENCES message (id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
+
+-- Mail that comes in and that one of these filters matches is held at once.
+CREATE TABLE hold_rule (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    filter  TEXT    NOT NULL CHECK (filter <> ''),
+    reason  TEXT    NOT NULL,
+    made_by TEXT    NOT NULL,
+    made_at INTEGER NOT NULL
+) STRICT;

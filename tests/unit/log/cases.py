@@ -31,6 +31,7 @@ from relay.log.events import (
 from relay.mail.envelope import NULL_SENDER, Address, Client, ClientTls, QueueId, RecipientId
 from relay.mail.names import Domain
 from relay.mail.reply import EnhancedStatus, Reply
+from relay.outcome.dsn import Audience
 from relay.outcome.result import (
     Bounced,
     Deferred,
@@ -175,6 +176,8 @@ CASES: dict[str, Event] = {
     "non-delivery": Notified(ID, "non-delivery", QueueId("4XYZ1z2hQz1mB3")),
     "delay": Notified(ID, "delay", QueueId("4XYZ1z2hQz1mB3")),
     "relayed": Notified(ID, "delivery status", QueueId("4XYZ1z2hQz1mB3")),
+    "postmaster's copy": Notified(ID, "non-delivery", QueueId("4XYZ1z2hQz1mB3"), Audience.POSTMASTER),
+    "postmaster not notified": NotNotified(ID, "it was to the postmaster", Audience.POSTMASTER),
     "not notified": NotNotified(ID, "the message is itself a report"),
     "TLS 1.3": TlsEstablished(queue_id=ID, relay=MX, word=Word.VERIFIED, peer=TLS13),
     "TLS 1.2, anonymous": TlsEstablished(queue_id=ID, relay=MX6, word=Word.ANONYMOUS, peer=TLS12),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.message import Message as Mail
@@ -20,6 +20,7 @@ from relay.mail.names import Domain
 from relay.mail.reply import EnhancedStatus, Reply
 from relay.outcome.dsn import (
     MAX_HEADER_OCTETS,
+    Audience,
     HeadersOnly,
     Kind,
     Occasion,
@@ -66,6 +67,8 @@ def occasion(*recipients: Reported, content: bytes = ORIGINAL, smtputf8: bool = 
     )
     return Occasion(
         kind=Kind.NON_DELIVERY,
+        audience=Audience.SENDER,
+        reader=SENDER,
         report=QueueId("REPORT1"),
         hostname="relay.example",
         message=Message(
@@ -74,9 +77,9 @@ def occasion(*recipients: Reported, content: bytes = ORIGINAL, smtputf8: bool = 
             size=len(content),
             arrived_at=datetime(2026, 3, 4, 5, 0, 0, tzinfo=UTC),
         ),
-        sender=SENDER,
         recipients=people,
         original=Whole(content),
+        retry_until=MADE_AT + timedelta(days=5),
         made_at=MADE_AT,
     )
 
@@ -363,7 +366,7 @@ def check_form(*, text: str, mta: str, reply: str, envid: str, orcpt: str, addre
     )
     what = replace(
         occasion(hostile, REFUSED, smtputf8=utf8, envid=envid and "e" + envid),
-        sender=Address(address or "x", Domain("source.example")),
+        reader=Address(address or "x", Domain("source.example")),
     )
     content = compose(what).content
     assert b"\n" not in content.replace(b"\r\n", b"")

@@ -49,6 +49,7 @@ class _Stored:
     body: bytes
     deliveries: list[_Delivery]
     reasons: dict[RecipientId, str] = field(default_factory=dict)
+    delay_told: set[RecipientId] = field(default_factory=set)
 
 
 class MemoryStore:
@@ -126,6 +127,7 @@ class MemoryStore:
             leased_at=now,
             due_at=delivery.next_attempt,
             total_recipients=len(people),
+            delay_told=frozenset(stored.delay_told & set(delivery.pending)),
         )
 
     async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
@@ -166,6 +168,7 @@ class MemoryStore:
             stored.reasons[id_] = result.reason
             if not isinstance(result, Deferred):
                 delivery.pending.remove(id_)
+        stored.delay_told |= settlement.delay_told
         delivery.token = delivery.until = None
         delivery.next_attempt = settlement.next_attempt
         if not delivery.pending:

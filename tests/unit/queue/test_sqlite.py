@@ -204,6 +204,37 @@ def test_each_version_after_the_first_has_its_migration() -> None:
     assert numbers == list(range(2, VERSION + 1))
 
 
+async def test_a_queue_of_the_first_version_is_led_to_this_one(tmp_path: Path) -> None:
+    """As a new one: the same columns with the same defaults, and what waited or was held goes on doing so."""
+    old, now = tmp_path / "old", tmp_path / "new"
+    await (await SqliteStore.open(now, clock=clock)).close()
+    connection = apsw.Connection(str(old))
+    connection.execute((Path(__file__).parent / "schema_1.sql").read_text())
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1")
+    client = '{"address":"192.0.2.1","port":0,"name":"","helo":"","protocol":"","user":"","tls":["","",0,0]}'
+    connection.execute("INSERT INTO message VALUES (1, 'A1', '', '', 0, 1, 0, '7BIT', 0, '', '', 0, ?)", (client,))
+    connection.execute("INSERT INTO body VALUES (1, x'00', '')")
+    connection.execute("INSERT INTO delivery VALUES (1, 0, 'a.example', 'held', 0, 0, 0, 0)")
+    connection.execute("INSERT INTO recipient VALUES (1, 1, 0, 0, 'u@a.example', 'a.example', 0, '', 'pending', '')")
+    connection.close()
+    store = await SqliteStore.open(old, clock=clock)
+    assert (await store.counts()).deliveries[EntryState.HOLD] == 1
+    await store.close()
+    assert shape(old) == shape(now)
+
+
+def shape(path: Path) -> dict[str, list[object]]:
+    """Tables with their columns (name, type, not null, default, key), indexes with their columns."""
+    with apsw.Connection(str(path)) as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")]
+        found: dict[str, list[object]] = {}
+        for name in names:
+            found[str(name)] = sorted(row[1:] for row in connection.execute(f"PRAGMA table_info({name})"))
+            found[f"{name} indexes"] = sorted(row[1:] for row in connection.execute(f"PRAGMA index_list({name})"))
+    connection.close()
+    return found
+
+
 # --- the schema guards its own rules --------------------------------------------------------------------------------
 
 
@@ -411,7 +442,7 @@ async def backlog(path: Path) -> SqliteStore:
             ((number, number, client) for number in numbers),
         )
         connection.executemany(
-            "INSERT INTO delivery VALUES (?, 0, ?, 'waiting', ?, 0, 0, 0)",
+            "INSERT INTO delivery VALUES (?, 0, ?, 'waiting', ?, 0, 0, 0, 0, '')",
             (
                 (number, "busy.example", number)
                 if number <= 12_000
@@ -420,7 +451,7 @@ async def backlog(path: Path) -> SqliteStore:
             ),
         )
         connection.executemany(
-            "INSERT INTO recipient VALUES (?, 1, 0, 0, 'u@a.example', 'a.example', 0, '', 'pending', '')",
+            "INSERT INTO recipient VALUES (?, 1, 0, 0, 'u@a.example', 'a.example', 0, '', 'pending', '', '', 0)",
             ((number,) for number in numbers),
         )
     connection.close()
