@@ -227,6 +227,7 @@ class Worker:
                 recipients=recipients,
                 leased_at=lease.leased_at,
                 configured=all(map(router.is_configured, route)),
+                fallback=router.fallback,
                 body=lambda: self._store.open_body(lease.message.queue_id),
             )
             result = await self._attempt(delivery, policies)

@@ -49,8 +49,20 @@ def read_rules(config: Config) -> Rules:
     transports = load_transport_maps(smtp.transport_maps, config.base, port=smtp.port)
     senders = load_sender_maps(smtp.sender_dependent_relayhost_maps, config.base, port=smtp.port)
     return Rules(
-        policies=Policies(lookup=tables.lookup, defaults=policy_defaults(config)),
-        router=Router(relay_hosts=config.relay_hosts, port=smtp.port, transports=transports, senders=senders),
+        policies=Policies(
+            lookup=tables.lookup,
+            defaults=policy_defaults(config),
+            written_for_fallback=frozenset(
+                line.rule.place for hop in config.fallback_relays for line in tables.written_for(hop)
+            ),
+        ),
+        router=Router(
+            relay_hosts=config.relay_hosts,
+            port=smtp.port,
+            transports=transports,
+            senders=senders,
+            fallback=config.fallback_relays,
+        ),
         check_chain=ChainChecker.load(cafile=smtp.tls_CAfile, capath=smtp.tls_CApath, tafiles=tables.tafiles),
         context_for=ClientContexts(cert_file=smtp.tls_cert_file, key_file=smtp.tls_key_file).client_context,
         tables=tables,

@@ -55,9 +55,11 @@ def lint_command(ctx: click.Context, maps: Sequence[str], path: Path | None, *, 
     around = Surroundings(
         defaults=policy_defaults(config),
         now=datetime.now(UTC),
-        # What transport maps name is not looked at: then no key counts as unreachable.
-        routes_known=path is not None and not config.smtp.transport_maps,
+        # What maps of routes name is not looked at: then no key counts as unreachable.
+        routes_known=path is not None
+        and not (config.smtp.transport_maps or config.smtp.sender_dependent_relayhost_maps),
         relay_hosts=config.relay_hosts,
+        fallback=config.fallback_relays,
         anchors={name: _octets(Path(name)) for name in tables.tafiles},
     )
     texts = (_octets(map_path(spec, Path.cwd())).decode(errors="surrogateescape") for spec in maps)

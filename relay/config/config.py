@@ -73,6 +73,11 @@ class Config:
         return tuple(NextHop.parse(text, default_port=self.smtp.port) for text in self.smtp.relayhost)
 
     @property
+    def fallback_relays(self) -> tuple[NextHop, ...]:
+        """``smtp.fallback_relay`` as next-hops, as ``relay_hosts``."""
+        return tuple(NextHop.parse(text, default_port=self.smtp.port) for text in self.smtp.fallback_relay)
+
+    @property
     def helo_name(self) -> str:
         """``smtp.helo_name``, or ``relay.myhostname`` where it is empty."""
         return self.smtp.helo_name or self.relay.myhostname

@@ -50,7 +50,11 @@ class SmtpSection(Section):
         "Postfix files (types as in tls_policy_maps) from sender addresses, @domain or <> to the next-hops of their mail "
         "instead of relayhost; DUNNO for relayhost after all.",
     )
-    fallback_relay: Annotated[tuple[str, ...], NEXT_HOPS] = later((), "Next-hops for mail that cannot go directly.")
+    fallback_relay: Annotated[tuple[str, ...], NEXT_HOPS] = option(
+        (),
+        "Next-hops, tried in order, for mail that all hosts of its destination failed to take for now; the TLS policy of the "
+        "destination holds there too, unless a policy map has a line for the fallback relay itself (docs/routing.md).",
+    )
     port: Annotated[int, integer(1, 65535)] = option(25, "TCP port of hosts where the next-hop names none.")
     tls_CAfile: Annotated[str, OPTIONAL_PATH] = option(  # noqa: N815 - the parameter's name in Postfix
         "", 'PEM file with the CA certificates to trust at verify and secure; "" for the system store.'

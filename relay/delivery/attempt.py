@@ -14,6 +14,7 @@ from typing import assert_never
 
 from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
+from relay.delivery.leg import Leg, legs
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.route import Ends
 from relay.delivery.session import Kind, Session, SessionOpener, Trouble
@@ -29,13 +30,10 @@ from relay.outcome.result import (
     Sent,
 )
 from relay.outcome.wording import explain, one_line
-from relay.policy.decide import asks_for_dane, decide, needs_tlsa
 from relay.policy.level import Level
 from relay.policy.policy import (
     Decision,
     HostFacts,
-    NoEntry,
-    PolicyFacts,
     TlsPolicy,
     Withheld,
 )
@@ -75,32 +73,29 @@ class Deliverer:
         outcomes = Tally(delivery, clock=self.clock, monotonic=self.monotonic, observe=self.observe)
         if isinstance(delivery.route, Ends):
             outcomes.end(delivery.route.result)
-        for next_hop in delivery.route:
-            opinion = await self._opinion(next_hop, policies)
-            found = await self.gatherer.destination(next_hop)
+        for leg in legs(delivery, policies):
+            # Whether what is about to be looked up can be believed; None where nothing will hang on that.
+            opinion = await self.validation() if leg.asks_for_dane else None
+            found = await self.gatherer.destination(leg.next_hop)
             match found:
                 case LookupTrouble():
-                    found = _doubted(found, next_hop, opinion, policies)
-                    outcomes.refuse(_lookup_trouble(found, configured=delivery.configured))
+                    outcomes.refuse(_lookup_trouble(_doubted(found, leg, opinion), leg))
+                    we_are_it = found.loops
                 case Destination():
-                    await self._try_hosts(found, delivery, policies, outcomes, opinion)
+                    await self._try_hosts(found, delivery, leg, outcomes, opinion)
+                    # Postfix: a backup MX host hands mail to no host beyond those of the MX set.
+                    we_are_it = found.backup
                 case _:
                     assert_never(found)
-            if not outcomes.pending or (isinstance(found, LookupTrouble) and found.loops):
+            if not outcomes.pending or we_are_it:
                 break
         return outcomes.close()
-
-    async def _opinion(self, next_hop: NextHop, policies: Policies) -> Validation | None:
-        """Whether what is about to be looked up can be believed; None where nothing will hang on that."""
-        if asks_for_dane(policies.lookup(next_hop), policies.defaults):
-            return await self.validation()
-        return None
 
     async def _try_hosts(
         self,
         destination: Destination,
         delivery: Delivery,
-        policies: Policies,
+        leg: Leg,
         outcomes: Tally,
         opinion: Validation | None,
     ) -> None:
@@ -109,8 +104,7 @@ class Deliverer:
         for host in destination.hosts:
             found = await self.gatherer.addresses(host)
             if isinstance(found, LookupTrouble):
-                found = _doubted(found, destination.next_hop, opinion, policies)
-                outcomes.refuse(_host_trouble(found, destination, configured=delivery.configured))
+                outcomes.refuse(_host_trouble(_doubted(found, leg, opinion), destination, leg))
                 continue
             for address in found:
                 if addresses == (self.options.mx_address_limit or -1):
@@ -118,7 +112,7 @@ class Deliverer:
                 if sessions == (self.options.mx_session_limit or -1):
                     return
                 addresses += 1
-                decision = await self.decide_for(destination, host, address, policies, opinion)
+                decision = await self.decide_for(destination, host, address, leg, opinion)
                 # Postfix names a literal by its bare address: A[A]:port.
                 name = str(host.address) if isinstance(host, IpLiteral) else str(host)
                 relay = RelayHost(name, address.address, destination.next_hop.port)
@@ -131,7 +125,7 @@ class Deliverer:
         destination: Destination,
         host: Domain | IpLiteral,
         address: HostAddress,
-        policies: Policies,
+        leg: Leg,
         opinion: Validation | None,
     ) -> Decision:
         """Gather what the decision needs, and no more: TLSA records only where they can matter (RFC 7672 section 2.2.2).
@@ -139,7 +133,6 @@ class Deliverer:
         An insecure answer is no reason for less TLS unless the resolver validated before it was asked, and has since.
         """
         next_hop = destination.next_hop
-        entry = policies.lookup(next_hop)
         facts = HostFacts(
             next_hop=next_hop,
             host=host,
@@ -148,13 +141,13 @@ class Deliverer:
             expanded_next_hop=destination.expanded,
         )
         if opinion is not None and isinstance(host, Domain):
-            if opinion.validating and needs_tlsa(entry, facts, policies.defaults):
+            if opinion.validating and leg.needs_tlsa(facts):
                 facts = replace(facts, tlsa=await self.gatherer.tlsa(host, next_hop.port, address))
             now = await self.validation()
             if not now.validating or opinion.serial != now.serial:
                 why = opinion.why if now.validating else now.why
                 facts = replace(facts, validating=False, not_validating_why=why)
-        return decide(PolicyFacts(entry=entry, host=facts, defaults=policies.defaults))
+        return leg.decide(facts)
 
     async def _try_address(
         self,
@@ -208,27 +201,30 @@ class Deliverer:
         return without_host(withheld.status, reason)
 
 
-def _doubted(found: LookupTrouble, next_hop: NextHop, opinion: Validation | None, policies: Policies) -> LookupTrouble:
+def _doubted(found: LookupTrouble, leg: Leg, opinion: Validation | None) -> LookupTrouble:
     """Where DANE was asked for, what a resolver that does not validate denies is not proved: mail waits, nothing bounces."""
-    degrades = policies.defaults.degrade_without_validation and isinstance(policies.lookup(next_hop), NoEntry)
-    if found.status.klass == 4 or opinion is None or opinion.validating or degrades:
+    if found.status.klass == 4:
+        leg.not_found()
         return found
+    if opinion is None or opinion.validating or leg.degrades:
+        return found
+    leg.not_found()
     text = f"{found.text}: expected a resolver that validates DNSSEC; found {opinion.why}"
     return replace(found, status=found.status.softened(), text=one_line(text))
 
 
-def _lookup_trouble(found: LookupTrouble, *, configured: bool) -> Trouble:
+def _lookup_trouble(found: LookupTrouble, leg: Leg) -> Trouble:
     """A host that cannot be found; one that our own configuration names never bounces mail (smtp_connect.c)."""
     if found.status.klass == 4:
         return without_host(found.status, found.text)
-    if configured:
-        return without_host(EnhancedStatus(4, 3, 5), f"relayhost configuration problem: {found.text}")
+    if leg.configured:
+        return without_host(EnhancedStatus(4, 3, 5), f"{leg.configured} configuration problem: {found.text}")
     return without_host(found.status, found.text, Kind.HARD_IF_LAST)
 
 
-def _host_trouble(found: LookupTrouble, destination: Destination, *, configured: bool) -> Trouble:
+def _host_trouble(found: LookupTrouble, destination: Destination, leg: Leg) -> Trouble:
     """One of a destination's hosts cannot be found; where we are its backup, that is no reason to give up (smtp_addr.c)."""
     if destination.backup and found.status.klass == 5:
         text = one_line(f"unable to find primary relay for {destination.next_hop.host}: {found.text}")
         return without_host(EnhancedStatus(4, 4, 4), text)
-    return _lookup_trouble(found, configured=configured)
+    return _lookup_trouble(found, leg)

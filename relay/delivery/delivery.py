@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from relay.delivery.route import Route
+from relay.delivery.route import NextHops, Route
 from relay.mail.envelope import Message, Recipient
 from relay.mail.names import NextHop
 from relay.policy.policy import Defaults, MalformedEntry, MapEntry, NoEntry
@@ -17,10 +17,13 @@ class Policies:
     """The administrator's rules as one attempt sees them; a reload makes a new object and leaves attempts theirs.
 
     :param lookup: the map entry for a next-hop.
+    :param written_for_fallback: places of the lines whose key is a fallback relay itself: they alone may ask for less
+        there than the policy of the destination that it stands in for.
     """
 
     lookup: Callable[[NextHop], MapEntry | MalformedEntry | NoEntry]
     defaults: Defaults
+    written_for_fallback: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,7 @@ class Delivery:
     """What is to be delivered: some recipients of a message, all of one route.
 
     :param configured: whether the administrator named the route's next-hops, and not the sender of the message.
+    :param fallback: the fallback relays, in order: tried when every next-hop of the route failed softly.
     :param leased_at: when the queue gave it out.
     :param body: opens the content; called anew for each transaction.
     """
@@ -37,6 +41,7 @@ class Delivery:
     recipients: tuple[Recipient, ...]
     leased_at: datetime
     configured: bool = False
+    fallback: NextHops = ()
     body: Callable[[], AsyncIterator[bytes]]
 
     @property

@@ -57,6 +57,7 @@ class Router:
     :param relay_hosts: next-hops of mail that no map routes, in order; empty to go by the recipient's domain.
     :param port: TCP port of a recipient's domain.
     :param senders: ``sender_dependent_relayhost_maps``.
+    :param fallback: next-hops of mail that its own ones did not take, in order; for whoever delivers.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Router:
         port: int,
         transports: TransportTables = NO_TRANSPORTS,
         senders: SenderTables = NO_RELAYHOSTS,
+        fallback: NextHops = (),
     ) -> None:
+        self.fallback = fallback
         self._relay_hosts = relay_hosts
         self._port = port
         self._transports = transports

@@ -99,7 +99,9 @@ class Explainer:
         walk = self._walk(trail, delivery, live=live)
         result = await walk.attempt(delivery, self._rules.policies)
         policies = self._rules.policies
-        route = [(hop, policies.lookup(hop), self._rules.router.is_configured(hop)) for hop in delivery.route]
+        router = self._rules.router
+        route = [(hop, policies.lookup(hop), router.is_configured(hop)) for hop in delivery.route]
+        route += [(hop, policies.lookup(hop), True) for hop in (delivery.fallback if route else ())]
         outcome = result.outcomes[delivery.recipients[0].id]
         return Story(
             recipient=address,
@@ -166,6 +168,7 @@ class Explainer:
             recipients=(recipient,),
             leased_at=now,
             configured=all(map(self._rules.router.is_configured, route)),
+            fallback=self._rules.router.fallback,
             body=_no_body,
         )
 

@@ -10,8 +10,8 @@ from typing import assert_never
 from relay.dane.tlsa import TlsaLookup
 from relay.delivery.attempt import Deliverer
 from relay.delivery.client import SmtpConnection
-from relay.delivery.delivery import Policies
 from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
+from relay.delivery.leg import Leg
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.session import Opening, Session, SessionOpener, Trouble, finish
 from relay.dns.answer import Mx
@@ -76,11 +76,11 @@ class WatchedDeliverer(Deliverer):
         destination: Destination,
         host: Domain | IpLiteral,
         address: HostAddress,
-        policies: Policies,
+        leg: Leg,
         opinion: Validation | None,
     ) -> Decision:
         """See ``Deliverer``."""
-        decision = await super().decide_for(destination, host, address, policies, opinion)
+        decision = await super().decide_for(destination, host, address, leg, opinion)
         self.trail.decided(decision)
         return decision
 

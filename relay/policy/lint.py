@@ -48,6 +48,7 @@ class Check(Enum):
     SHADOWED = "shadowed"
     UNREACHABLE = "unreachable"
     WEAKER = "weaker"
+    FALLBACK = "fallback"
     MATCH = "match"
     TRUST_ANCHOR = "trust-anchor"
     FINGERPRINT = "fingerprint"
@@ -87,6 +88,7 @@ class Surroundings:
 
     :param routes_known: whether ``relay_hosts`` is what the relay uses; without, no key counts as unreachable.
     :param relay_hosts: the next-hops of all mail; empty if mail goes by the recipient's domain.
+    :param fallback: the fallback relays, which take over mail of every destination.
     :param anchors: the content of trust anchor files, by the names in ``MapEntry.tafiles``; those missing are left out.
     :param now: aware; what the validity of anchors is judged by.
     """
@@ -95,6 +97,7 @@ class Surroundings:
     now: datetime
     routes_known: bool = False
     relay_hosts: tuple[NextHop, ...] = ()
+    fallback: tuple[NextHop, ...] = ()
     anchors: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -120,7 +123,9 @@ class _Linter:
         self._tables = tables
         self._around = around
         self._taken = frozenset(key for table in tables.tables for key in table.entries)
-        self._reachable = frozenset(key for hop in around.relay_hosts for key in lookup_keys(hop))
+        hops = (*around.relay_hosts, *around.fallback)
+        self._reachable = frozenset(key for hop in hops for key in lookup_keys(hop))
+        self._fallback = {hop.key: hop for hop in around.fallback}
 
     def remarks(self, position: int, linted: LintedMap) -> Iterator[Remark]:
         for problem in linted.table.problems:
@@ -152,11 +157,11 @@ class _Linter:
         """Why no next-hop ever asks for the key, if that is so."""
         if re.fullmatch(r"[0-9.]+", key):
             return f"an address is written [{key}]"
-        if not self._around.routes_known:
+        if not self._around.routes_known or key in self._reachable:
             return ""
         if self._around.relay_hosts:
             hosts = ", ".join(hop.key for hop in self._around.relay_hosts)
-            return "" if key in self._reachable else f"smtp.relayhost sends all mail to {hosts}"
+            return f"smtp.relayhost sends all mail to {hosts}"
         try:
             next_hop = sample_next_hop(key)
         except BadName:
@@ -173,6 +178,8 @@ class _Linter:
         except BadName:
             return
         yield from self._weaker(key, entry, next_hop)
+        if key in self._fallback:
+            yield from self._weaker_for_others(key, entry, self._fallback[key])
         yield from self._match(key, entry, next_hop)
         yield from self._anchors(key, entry)
         yield from self._fingerprints(key, entry)
@@ -187,6 +194,19 @@ class _Linter:
             rule = self._around.defaults.level_rule if isinstance(otherwise, NoEntry) else otherwise.rule
             text = f"{key}: weaker than what {rule} says: {'; '.join(lesser)}"
             yield Remark(entry.rule.place, Check.WEAKER, text)
+
+    def _weaker_for_others(self, key: str, entry: MapEntry, relay: NextHop) -> Iterator[Remark]:
+        """A fallback relay's own line is the last word on mail of every destination, also of those that ask for more."""
+        lesser = [
+            other.rule.place
+            for table in self._tables.tables
+            for other in table.entries.values()
+            if isinstance(other, MapEntry) and lesser_guarantees(other, entry, relay, self._around.defaults)
+        ]
+        if lesser:
+            more = f" and {len(lesser) - 1} more" if len(lesser) > 1 else ""
+            text = f"{key}: smtp.fallback_relay takes over mail of destinations whose lines ask for more: {lesser[0]}{more}"
+            yield Remark(entry.rule.place, Check.FALLBACK, text)
 
     def _without(self, key: str, next_hop: NextHop) -> Entry:
         """What would apply to a next-hop if the key were in no table."""

@@ -75,6 +75,10 @@ class PolicyTables:
                     return entry
         return NoEntry()
 
+    def written_for(self, next_hop: NextHop) -> Iterator[MapEntry | MalformedEntry]:
+        """The lines whose key is the next-hop itself, neither a parent of it nor a pattern."""
+        return (table.entries[next_hop.key] for table in self.tables if next_hop.key in table.entries)
+
     @property
     def problems(self) -> tuple[TableProblem, ...]:
         """What is wrong with the tables, in order of file and line."""

@@ -127,6 +127,18 @@ def test_with_a_relayhost_only_its_keys_are_asked_for() -> None:
     assert remark.text.endswith("smtp.relayhost sends all mail to [smart.example]:587, hub.example.net")
 
 
+def test_a_line_for_a_fallback_relay_says_whose_mail_it_takes_under_less() -> None:
+    (relay,) = hops = (NextHop.parse("[relay.example]:587", default_port=25),)
+    around = replace(AROUND, routes_known=True, fallback=hops)
+    text = "example.com secure\n[relay.example]:587 encrypt\nexample.net dane-only\nexample.org may\n"
+    (remark,) = of(text, around=around)
+    assert (remark.place, remark.check, remark.is_error) == ("tls_policy:2", Check.FALLBACK, False)
+    assert remark.text == (
+        f"{relay}: smtp.fallback_relay takes over mail of destinations whose lines ask for more: tls_policy:1 and 1 more"
+    )
+    assert of("example.com encrypt\n[relay.example]:587 secure\n", around=around) == ()
+
+
 def test_weaker_than_the_default() -> None:
     remark = only("example.com encrypt", DANE)
     assert (remark.check, remark.is_error) == (Check.WEAKER, False)
