@@ -31,6 +31,10 @@ class CertificateKind(Enum):
     WILDCARD = "issued by the lab CA for *.PARENT"
     EXPIRED = "expired last month"
     NOT_YET_VALID = "valid from next month"
+    DOMAIN_NAME = "issued by the lab CA for the domain, not the host"
+    PARTIAL_WILDCARD = "issued by the lab CA for m*.PARENT"
+    CN_ONLY = "issued by the lab CA, with a common name alone"
+    CN_BESIDE = f"issued for {WRONG_NAME}, with the host as common name"
     WRONG_NAME = f"issued for {WRONG_NAME}"
     SELF_SIGNED = "self-signed"
     UNKNOWN_CA = "issued by a CA that nobody configured"
@@ -89,35 +93,37 @@ class Authority:
     def issue(self, kind: CertificateKind, name: str) -> Credential:
         """Make a certificate of a kind for a host name, and write the file that a server needs."""
         key: PrivateKey = ec.generate_private_key(ec.SECP256R1())
-        lab = (self._intermediate.certificate, self._root.certificate)
-        chain: tuple[x509.Certificate, ...]
-        match kind:
-            case CertificateKind.GOOD:
-                chain = (self._sign(key, name, self._intermediate), *lab)
-            case CertificateKind.RSA:
-                key = rsa.generate_private_key(65537, 2048)
-                chain = (self._sign(key, name, self._intermediate), *lab)
-            case CertificateKind.WILDCARD:
-                chain = (self._sign(key, f"*.{name.partition('.')[2]}", self._intermediate), *lab)
-            case CertificateKind.EXPIRED:
-                old = self._now - timedelta(days=90), self._now - timedelta(days=30)
-                chain = (self._sign(key, name, self._intermediate, old), *lab)
-            case CertificateKind.NOT_YET_VALID:
-                later = self._now + timedelta(days=30), self._now + timedelta(days=90)
-                chain = (self._sign(key, name, self._intermediate, later), *lab)
-            case CertificateKind.WRONG_NAME:
-                chain = (self._sign(key, WRONG_NAME, self._intermediate), *lab)
-            case CertificateKind.SELF_SIGNED:
-                chain = (self._sign(key, name, None),)
-            case CertificateKind.UNKNOWN_CA:
-                chain = (self._sign(key, name, self._unknown), self._unknown.certificate)
-            case CertificateKind.UNRELATED_CA:
-                chain = (self._sign(key, name, None), *lab)
-            case _:
-                assert_never(kind)
+        if kind is CertificateKind.RSA:
+            key = rsa.generate_private_key(65537, 2048)
+        chain = self._chain(kind, key, name)
         pem_file = self._directory / f"{name}-{kind.name.lower()}.pem"
         pem_file.write_bytes(_pem(key) + b"".join(one.public_bytes(Encoding.PEM) for one in chain))
         return Credential(chain, pem_file)
+
+    def _chain(self, kind: CertificateKind, key: PrivateKey, name: str) -> tuple[x509.Certificate, ...]:
+        lab = (self._intermediate.certificate, self._root.certificate)
+        match kind:
+            case CertificateKind.SELF_SIGNED:
+                return (self._sign(key, name, None),)
+            case CertificateKind.UNKNOWN_CA:
+                return (self._sign(key, name, self._unknown), self._unknown.certificate)
+            case CertificateKind.UNRELATED_CA:
+                return (self._sign(key, name, None), *lab)
+            case CertificateKind.CN_ONLY:
+                return (self._sign(key, name, self._intermediate, dns_name=""), *lab)
+            case CertificateKind.CN_BESIDE:
+                return (self._sign(key, name, self._intermediate, dns_name=WRONG_NAME), *lab)
+            case _:
+                return (self._sign(key, _issued_for(kind, name), self._intermediate, self._validity(kind)), *lab)
+
+    def _validity(self, kind: CertificateKind) -> tuple[datetime, datetime]:
+        match kind:
+            case CertificateKind.EXPIRED:
+                return self._now - timedelta(days=90), self._now - timedelta(days=30)
+            case CertificateKind.NOT_YET_VALID:
+                return self._now + timedelta(days=30), self._now + timedelta(days=90)
+            case _:
+                return self._now - timedelta(days=1), self._now + _YEAR
 
     def signer(self, credential: Credential, signer: Signer) -> x509.Certificate:
         """The certificate that a TLSA record about ``credential`` is to be made from."""
@@ -141,14 +147,39 @@ class Authority:
         return _Ca(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
 
     def _sign(
-        self, key: PrivateKey, name: str, issuer: _Ca | None, validity: tuple[datetime, datetime] | None = None
+        self,
+        key: PrivateKey,
+        name: str,
+        issuer: _Ca | None,
+        validity: tuple[datetime, datetime] | None = None,
+        *,
+        dns_name: str | None = None,
     ) -> x509.Certificate:
-        validity = validity or (self._now - timedelta(days=1), self._now + _YEAR)
+        """A server certificate; its DNS name is its common name unless another is given, and none if that is empty."""
+        validity = validity or self._validity(CertificateKind.GOOD)
         builder = _builder(name, key, issuer, validity)
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        dns_name = name if dns_name is None else dns_name
+        if dns_name:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         return builder.sign(issuer.key if issuer else key, hashes.SHA256())
+
+
+def _issued_for(kind: CertificateKind, name: str) -> str:
+    """The DNS name in a certificate of the lab's own CA for a host."""
+    parent = name.partition(".")[2]
+    match kind:
+        case CertificateKind.WILDCARD:
+            return f"*.{parent}"
+        case CertificateKind.PARTIAL_WILDCARD:
+            return f"{name[0]}*.{parent}"
+        case CertificateKind.DOMAIN_NAME:
+            return parent
+        case CertificateKind.WRONG_NAME:
+            return WRONG_NAME
+        case _:
+            return name
 
 
 _CA_KEY_USAGE = x509.KeyUsage(

@@ -30,6 +30,10 @@ class Submission:
 def compose_message(one: Destination, now: datetime) -> bytes:
     """The lab's message to a destination: CRLF line ends, lines that begin with dots, 8-bit octets where it is to have some."""
     words = "Grüße" if one.message is MessageKind.EIGHT_BIT else "Greetings"
+    more = {
+        MessageKind.LONG_LINES: ["x" * 998, "." + "y" * 997, "z" * 998],
+        MessageKind.LARGE: [f"{number:07d} " + "." * 90 for number in range(10_102)],
+    }.get(one.message, [])
     lines = (
         f"From: The lab <{RETURN_ADDRESS}>",
         f"To: {one.domain}:;",
@@ -44,6 +48,7 @@ def compose_message(one: Destination, now: datetime) -> bytes:
         ".",
         "..two dots before this",
         ".one dot before this",
+        *more,
         "",
     )
     return "\r\n".join(lines).encode()
@@ -75,6 +80,8 @@ def _submit_one(session: smtplib.SMTP, one: Destination, content: bytes) -> str:
         MessageKind.PLAIN: (),
         MessageKind.EIGHT_BIT: ("BODY=8BITMIME",),
         MessageKind.UTF8_ADDRESS: ("SMTPUTF8",),
+        MessageKind.LONG_LINES: (),
+        MessageKind.LARGE: (),
     }[one.message]
     code, text = session.mail(RETURN_ADDRESS, options)
     if code == 250:

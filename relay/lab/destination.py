@@ -11,6 +11,9 @@ from relay.lab.script import Script
 
 LAB = "lab.test"
 HOSTS = "hosts.test"  # a provider's zone, secure whatever its customers' zones are
+PLAIN_HOSTS = "plain-hosts.test"  # another provider's, which signs nothing
+BOGUS_HOSTS = "bogus-hosts.test"  # and one whose signatures are wrong
+PROVIDERS = (HOSTS, PLAIN_HOSTS, BOGUS_HOSTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,20 @@ class Host:
 
     :param name: without trailing dot; owner of the address, of the TLSA records, and what its certificate is issued for.
     :param alias: where not empty, the MX record shows this name, which is a CNAME for ``name``.
+    :param via: names between the two: CNAME records lead from ``alias`` over each of them to ``name``.
+    :param tlsa_at: the name under which the TLSA records are, where that is not ``name``.
+    :param tlsa_alias: where not empty, the TLSA name is a CNAME for this one, which has the records.
+    :param decoys: TLSA records of a stranger at names where nobody may look.
     :param listens: False for a host whose port is closed.
     """
 
     name: str
     preference: int = 10
     alias: str = ""
+    via: tuple[str, ...] = ()
+    tlsa_at: str = ""
+    tlsa_alias: str = ""
+    decoys: tuple[str, ...] = ()
     script: Script = field(default_factory=Script)
     certificate: CertificateKind = CertificateKind.GOOD
     tlsa: tuple[TlsaSpec, ...] = ()
@@ -45,6 +56,11 @@ class Host:
     def shown_name(self) -> str:
         """The name in the MX record."""
         return self.alias or self.name
+
+    @property
+    def tlsa_base(self) -> str:
+        """The TLSA base domain: what ``_PORT._tcp`` goes in front of, and what SNI asks for (RFC 7672 section 2.2.2)."""
+        return self.tlsa_at or self.name
 
 
 class MxSet(Enum):
@@ -61,6 +77,8 @@ class MessageKind(Enum):
 
     PLAIN = "7-bit"
     EIGHT_BIT = "8BITMIME"
+    LONG_LINES = "lines of 998 octets"
+    LARGE = "a million octets"
     UTF8_ADDRESS = "SMTPUTF8"
 
 
@@ -125,6 +143,8 @@ class Destination:
     :param shows: what it is, in a few words.
     :param rule: the section that says what must come of it.
     :param trust: of the zone ``NAME.lab.test``.
+    :param proves: the requirements of docs/conformance.md that a sender shows here, by number.
+    :param alias_of: where not empty, the domain itself is a CNAME for this name, which has the MX records.
     :param policy: the right side of its line in the policy map, empty for none; ``{leaf}`` and ``{stranger}`` stand for
         the SHA-256 fingerprints of the first host's certificate and of another one.
     :param endings: what becomes of the first attempt, and of the next ones where they matter.
@@ -141,6 +161,8 @@ class Destination:
     trust: Trust = Trust.SECURE
     mx: MxSet = MxSet.RECORDS
     message: MessageKind = MessageKind.PLAIN
+    proves: tuple[int, ...] = ()
+    alias_of: str = ""
 
     @property
     def domain(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -85,6 +86,14 @@ class Receiver:
                 context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
             case TlsRange.ONLY_1_3:
                 context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+            case TlsRange.ONLY_1_0:
+                context.set_ciphers("DEFAULT:@SECLEVEL=0")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # old is what is wanted here
+                    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+            case TlsRange.ANONYMOUS:
+                context.set_ciphers("aNULL:@SECLEVEL=0")
+                context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
             case _:
                 assert_never(self.script.tls)
 
@@ -219,6 +228,10 @@ class _Session:
                 await self._client_hello()
                 self._wire.abort()
                 raise _Close
+            case StartTls.INJECTED:
+                self._reply("220 2.0.0 ready")
+                self._wire.send(b"250 2.0.0 this was not said under TLS\r\n")
+                await self._handshake(announced=True)
             case StartTls.WORKS:
                 await self._handshake()
             case _:
@@ -229,10 +242,11 @@ class _Session:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             await self._wire.something()
 
-    async def _handshake(self) -> None:
+    async def _handshake(self, *, announced: bool = False) -> None:
         names: list[str] = []
         context = self._receiver.tls_context(names)
-        self._reply("220 2.0.0 ready")
+        if not announced:
+            self._reply("220 2.0.0 ready")
         try:
             session = await self._wire.start_tls(context, HANDSHAKE_SECONDS)
         except (OSError, EOFError, PeerGone) as error:  # ssl.SSLError is an OSError

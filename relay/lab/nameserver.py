@@ -39,6 +39,12 @@ class Trust(Enum):
     SECURE = "secure"
     INSECURE = "insecure"
     BOGUS = "bogus"
+    WRONG_DS = "bogus: the zone above vouches for another key"
+
+    @property
+    def is_bogus(self) -> bool:
+        """Whether a validator refuses what is in the zone."""
+        return self in (Trust.BOGUS, Trust.WRONG_DS)
 
 
 class Fault(Enum):
@@ -209,7 +215,7 @@ class NameServer:
         for _ in range(MAX_CNAMES):
             zone = self._zone_of(name)
             walk.secure &= zone.trust is Trust.SECURE
-            if zone.trust is Trust.BOGUS and check:
+            if zone.trust.is_bogus and check:
                 walk.bogus = f"validation failure <{name} {dns.rdatatype.to_text(rrtype)} IN>: signature expired"
                 return walk
             walk.fault = zone.faults.get((name, rrtype), Fault.NONE)

@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from relay.lab.destination import Asked, Destination, Ending, Reach, Session
+from relay.lab.destination import Asked, Destination, Ending, Host, Reach, Session
 from relay.lab.logbook import SessionLine, StatusLine, read_log
 from relay.lab.nameserver import Query, asked
 from relay.lab.record import Received, SessionRecord
 from relay.lab.zones import Placement
 
+# The ``tls=`` of attempts that asked the host for a handshake under DANE.
+_DANE_REACHED = frozenset({"dane", "!dane", "halfdane"})
 _TRACE_FIELDS = re.compile(rb"Received: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
 
 
@@ -142,6 +144,7 @@ def _compare_receivers(one: Destination, evidence: Evidence) -> list[str]:
         wanted = one.reach if host.name == wanted_host else Reach.NOTHING
         if reach is not wanted:
             differences.append(f"at {host.name}: expected {wanted.name.lower()}; got {reach.name.lower()}")
+        differences += _compare_names(one, host, records)
         delivered = [message for record in records for message in record.received if message.accepted]
         if len(delivered) > 1:
             differences.append(f"at {host.name}: delivered {len(delivered)} times")
@@ -150,10 +153,19 @@ def _compare_receivers(one: Destination, evidence: Evidence) -> list[str]:
     return differences
 
 
+def _compare_names(one: Destination, host: Host, records: Sequence[SessionRecord]) -> list[str]:
+    """Under DANE the host must have been asked for by its TLSA base domain (RFC 7672 section 8.1)."""
+    if not host.tlsa or one.endings[-1].tls not in _DANE_REACHED:
+        return []
+    asked_for = {record.tls.sni for record in records if record.tls is not None}
+    wrong = sorted(asked_for - {host.tlsa_base})
+    return [f"at {host.name}: SNI expected {host.tlsa_base}; got {name or 'none'}" for name in wrong]
+
+
 def _compare_queries(one: Destination, evidence: Evidence) -> list[str]:
     if one.tlsa is Asked.EITHER:
         return []
-    owners = [evidence.placement.tlsa_owner(host.name) for host in one.hosts]
+    owners = [evidence.placement.tlsa_owner(host.tlsa_base) for host in one.hosts]
     got = Asked.YES if any(asked(evidence.queries, owner, "TLSA") for owner in owners) else Asked.NO
     return [] if got is one.tlsa else [f"TLSA records: expected {one.tlsa.value}; got {got.value}"]
 

@@ -15,6 +15,7 @@ class StartTls(Enum):
     REFUSED_554 = "answered 554"
     GARBAGE = "answered 220, then babble instead of a handshake"
     CUT = "answered 220, then cut during the handshake"
+    INJECTED = "answered 220, with a reply in the clear right behind it"
 
 
 class Stage(Enum):
@@ -44,6 +45,8 @@ class TlsRange(Enum):
     ANY = "TLS 1.2 and 1.3"
     ONLY_1_2 = "TLS 1.2"
     ONLY_1_3 = "TLS 1.3"
+    ONLY_1_0 = "TLS 1.0"
+    ANONYMOUS = "TLS 1.2, without a certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from relay.lab.ca import CertificateKind, Signer
-from relay.lab.destination import LAB, Asked, Destination, Ending, Host, Reach, Session, Status, TlsaSpec
-from relay.lab.nameserver import Fault
+from relay.lab.destination import (
+    LAB,
+    Asked,
+    Destination,
+    Ending,
+    Host,
+    MessageKind,
+    Reach,
+    Session,
+    Status,
+    TlsaSpec,
+)
+from relay.lab.nameserver import Fault, Trust
 from relay.lab.script import Script, StartTls
 
 TLSA_EE: Final = TlsaSpec(3, 1, 1)
@@ -59,9 +70,20 @@ def host(
 
 
 def one_host(
-    only: Host, shows: str, rule: str, *endings: Ending, policy: str = "", asked: Asked | None = None
+    only: Host,
+    shows: str,
+    rule: str,
+    *endings: Ending,
+    policy: str = "",
+    asked: Asked | None = None,
+    proves: tuple[int, ...] = (),
+    message: MessageKind = MessageKind.PLAIN,
+    trust: Trust = Trust.SECURE,
 ) -> Destination:
-    """A destination with one MX host in its own secure zone; how far its mail gets follows from the last ending."""
+    """A destination with one MX host in its own secure zone; how far its mail gets follows from the last ending.
+
+    :param proves: the requirements of docs/conformance.md that show here, by number.
+    """
     name = only.name.removeprefix("mx.").removesuffix(f".{LAB}")
     return Destination(
         name=name,
@@ -72,4 +94,7 @@ def one_host(
         reach=Reach.DELIVERED if endings[-1].status is Status.SENT else Reach.NOTHING,
         policy=policy,
         tlsa=asked or (Asked.EITHER if policy else Asked.YES),
+        proves=proves,
+        message=message,
+        trust=trust,
     )

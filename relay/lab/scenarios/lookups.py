@@ -16,6 +16,7 @@ def _tlsa_failure(name: str, fault: Fault, shows: str) -> Destination:
         shows,
         "RFC 7672 section 2.1.2",
         deferred(name, "4.7.5", reason, "unknown?", relay="none"),
+        proves=(2, 3, 6, 13),
     )
 
 
@@ -28,6 +29,7 @@ LOOKUPS = (
         trust=Trust.BOGUS,
         endings=(deferred("", "4.4.3", _NOT_FOUND.format("bogus"), "unknown?", relay="none"),),
         reach=Reach.NOTHING,
+        proves=(3, 4),
     ),
     _tlsa_failure("tlsa-servfail", Fault.SERVFAIL, "TLSA look-up: SERVFAIL"),
     _tlsa_failure("tlsa-silence", Fault.SILENCE, "TLSA look-up: no answer"),

@@ -26,6 +26,7 @@ MAPPED = (
         _README,
         sent("may-line", Session.UNTRUSTED, "may"),
         policy="may",
+        proves=(44,),
     ),
     one_host(
         host("none-line", TLSA_EE),
@@ -105,6 +106,7 @@ MAPPED = (
         deferred("dane-only", "4.7.5", "no TLSA records found", "unknown?", relay="none"),
         policy="dane-only",
         asked=Asked.YES,
+        proves=(14, 40),
     ),
     Destination(
         name="dane-only-insecure",
@@ -116,6 +118,7 @@ MAPPED = (
         endings=(deferred("", "4.7.5", "non DNSSEC destination", "unknown?", relay="none"),),
         reach=Reach.NOTHING,
         tlsa=Asked.NO,
+        proves=(14, 20, 22),
     ),
     one_host(
         host("bad-line", TLSA_EE),

@@ -14,24 +14,28 @@ OPPORTUNISTIC = (
         "no TLSA, self-signed",
         "RFC 7672 section 2.2",
         sent("no-tlsa", Session.UNTRUSTED, "may"),
+        proves=(2, 12),
     ),
     one_host(
         host("known-ca"),
         "no TLSA, certificate of a known CA",
         "RFC 7435",
         sent("known-ca", Session.TRUSTED, "may"),
+        proves=(12,),
     ),
     one_host(
         host("cleartext", script=StartTls.ABSENT),
         "no TLSA, no STARTTLS",
         "RFC 7672 section 2.2",
         sent("cleartext", Session.CLEAR, "may:none"),
+        proves=(12,),
     ),
     one_host(
         host("starttls-454", script=StartTls.REFUSED_454),
         "no TLSA, 454 to STARTTLS: goes on in clear",
         "RFC 3207 section 4",
         sent("starttls-454", Session.CLEAR, "may:none"),
+        proves=(12,),
     ),
     one_host(
         host("bad-handshake", script=StartTls.CUT),
@@ -39,6 +43,7 @@ OPPORTUNISTIC = (
         "RFC 7435 section 3",
         deferred("bad-handshake", "4.7.5", NO_HANDSHAKE, "may?"),
         sent("bad-handshake", Session.CLEAR, "may:none"),
+        proves=(12,),
     ),
     Destination(
         name="insecure",
@@ -49,5 +54,6 @@ OPPORTUNISTIC = (
         endings=(sent("insecure", Session.UNTRUSTED, "may"),),
         reach=Reach.DELIVERED,
         tlsa=Asked.NO,
+        proves=(12, 21, 22, 30),
     ),
 )

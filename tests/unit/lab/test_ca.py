@@ -42,6 +42,10 @@ def chain_error(authority: Authority, credential: Credential) -> str:
         (CertificateKind.RSA, ""),
         (CertificateKind.WILDCARD, ""),
         (CertificateKind.WRONG_NAME, ""),
+        (CertificateKind.DOMAIN_NAME, ""),
+        (CertificateKind.PARTIAL_WILDCARD, ""),
+        (CertificateKind.CN_ONLY, ""),
+        (CertificateKind.CN_BESIDE, ""),
         (CertificateKind.EXPIRED, "expired"),
         (CertificateKind.NOT_YET_VALID, "not yet valid"),
         (CertificateKind.SELF_SIGNED, "self-signed"),
@@ -60,6 +64,9 @@ def test_openssl_agrees_with_the_kind(authority: Authority, kind: CertificateKin
         (CertificateKind.GOOD, "mx.good.lab.test"),
         (CertificateKind.WILDCARD, "*.good.lab.test"),
         (CertificateKind.WRONG_NAME, "somewhere-else.test"),
+        (CertificateKind.DOMAIN_NAME, "good.lab.test"),
+        (CertificateKind.PARTIAL_WILDCARD, "m*.good.lab.test"),
+        (CertificateKind.CN_BESIDE, "somewhere-else.test"),
     ],
 )
 def test_the_name_is_in_the_san(authority: Authority, kind: CertificateKind, name: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import smtplib
 import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -127,6 +128,48 @@ async def test_tls_versions(pem_file: Path, versions: TlsRange, got: str) -> Non
     _, record = await converse(pem_file, Script(tls=versions), send_in_tls)
     assert record.tls is not None
     assert record.tls.version == got
+
+
+@pytest.mark.parametrize(("versions", "ciphers"), [(TlsRange.ONLY_1_0, "DEFAULT"), (TlsRange.ANONYMOUS, "aNULL")])
+async def test_sessions_that_a_careful_client_refuses(pem_file: Path, versions: TlsRange, ciphers: str) -> None:
+    """Who takes everything gets a session: it is the client's care that ends it."""
+
+    def careless(port: int) -> str:
+        taking_all = context()
+        taking_all.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            taking_all.minimum_version = ssl.TLSVersion.TLSv1
+            taking_all.maximum_version = ssl.TLSVersion.TLSv1_2
+        with client(port) as smtp:
+            smtp.starttls(context=taking_all)
+            assert isinstance(smtp.sock, ssl.SSLSocket)
+            return str(smtp.sock.version())
+
+    version, record = await converse(pem_file, Script(tls=versions), careless)
+    assert version == ("TLSv1" if versions is TlsRange.ONLY_1_0 else "TLSv1.2")
+    assert record.tls is not None
+
+    def careful(port: int) -> None:
+        smtp = client(port)
+        try:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                smtp.starttls(context=context())
+        finally:
+            smtp.close()
+
+    await converse(pem_file, Script(tls=versions), careful)
+
+
+async def test_a_reply_in_clear_behind_the_220(pem_file: Path) -> None:
+    def talk(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as raw, raw.makefile("rb") as lines:
+            lines.readline()
+            raw.sendall(b"STARTTLS\r\n")
+            return lines.readline() + lines.readline()
+
+    said, _ = await converse(pem_file, Script(starttls=StartTls.INJECTED), talk)
+    assert said == b"220 2.0.0 ready\r\n250 2.0.0 this was not said under TLS\r\n"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from relay.lab.destination import Asked, Destination, Ending, Reach, Session, Status
 from relay.lab.logbook import SessionLine, StatusLine, read_log
 from relay.lab.nameserver import Query
-from relay.lab.record import Command, Received, SessionRecord
-from relay.lab.scenarios import DESTINATIONS, RETURN_ADDRESS
+from relay.lab.record import Command, Received, SessionRecord, TlsSeen
+from relay.lab.scenarios import DESTINATIONS, RETURN_ADDRESS, UNSEEN
 from relay.lab.scoreboard import Evidence, complete, score
 from relay.lab.zones import Placement
 
@@ -56,14 +56,14 @@ def report_of(one: Destination) -> Received:
 
 
 def perfect() -> Evidence:
-    placement = Placement(PORT, {}, {})
+    placement = Placement(port=PORT, addresses={}, tlsa={})
     sessions = {}
     queries = []
     for one in DESTINATIONS:
         delivering = [host for host in one.hosts if host.shown_name == one.endings[-1].relay]
         sessions.update({host.name: [session_of(one)] for host in delivering})
         if one.tlsa is Asked.YES:
-            queries.append(Query(placement.tlsa_owner(one.hosts[0].name), "TLSA", "NOERROR", secure=True))
+            queries.append(Query(placement.tlsa_owner(one.hosts[0].tlsa_base), "TLSA", "NOERROR", secure=True))
     return Evidence(
         log=[line for one in DESTINATIONS for ending in one.endings for line in log_of(one, ending)],
         sessions=sessions,
@@ -217,14 +217,32 @@ def test_lines_of_the_log_are_read() -> None:
     ]
 
 
+SEVERAL_HOSTS = ("two-hosts", "preference", "tlsa-skip", "host-bogus")
+
+
+def test_every_requirement_that_can_be_seen_has_a_scenario() -> None:
+    shown = {number for one in DESTINATIONS for number in one.proves}
+    assert {number for number in range(1, 46) if number not in shown} == set(UNSEEN)
+    assert all("RFC" in one.rule or one.policy or "DESIGN" in one.rule for one in DESTINATIONS)
+
+
+def test_another_sni_than_the_base_domain_is_red() -> None:
+    evidence = perfect()
+    seen = evidence.sessions["mx.good.lab.test"][0]
+    seen.tls = TlsSeen("TLSv1.3", "X", "mx.good.lab.test")
+    assert not differences("good", evidence)
+    seen.tls = TlsSeen("TLSv1.3", "X", "good.lab.test")
+    assert "SNI expected mx.good.lab.test; got good.lab.test" in differences("good", evidence)
+
+
 def test_the_scenarios_hold_together() -> None:
-    assert len(DESTINATIONS) >= 24
+    assert len(DESTINATIONS) >= 60
     assert len(BY_NAME) == len(DESTINATIONS)
     hosts = [host.name for one in DESTINATIONS for host in one.hosts]
     assert len(set(hosts)) == len(hosts)
     for one in DESTINATIONS:
         last = one.endings[-1]
-        assert one.name == "two-hosts" or len(one.hosts) <= 1
+        assert one.name in SEVERAL_HOSTS or len(one.hosts) <= 1
         assert (one.reach is Reach.DELIVERED) == (last.status is Status.SENT)
         assert last.relay == "none" or last.relay in {host.shown_name for host in one.hosts}
         assert all(
