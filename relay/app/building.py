@@ -34,7 +34,9 @@ from relay.log.postfix import PostfixLines
 from relay.log.sink import STANDARD_OUTPUT, Lines, Sink, compose
 from relay.mail.envelope import Address, QueueId, Sender, new_queue_id
 from relay.policy.policy import TlsPolicy
+from relay.queue.health import floor_of
 from relay.queue.settle import Settler
+from relay.queue.spool import make_durably
 from relay.queue.sqlite import SqliteStore
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
@@ -126,11 +128,16 @@ class Building:
         """The state directory, ours alone, and the queue in it."""
         state_dir = self.config.relay.state_dir
         try:
-            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durably(state_dir)
         except OSError as error:
             raise CannotStart(f"relay.state_dir {state_dir}: cannot make it: {error.strerror}") from None
         held = self.stack.enter_context(lock.hold(state_dir))
-        self.store = await SqliteStore.open(self.config.queue_file, clock=now)
+        self.store = await SqliteStore.open(
+            self.config.queue_file,
+            clock=now,
+            observe=self.observe,
+            floor=floor_of(self.config.smtpd.message_size_limit, self.config.queue.minfree),
+        )
         self.stack.push_async_callback(self.store.close)
         return held
 
@@ -205,7 +212,14 @@ class Building:
         tls_context = server_tls_context(options)
 
         def session(lobby: Lobby) -> Session:
-            return Session(lobby, options=options, accept=intake.accept, observe=self.observe, tls_context=tls_context)
+            return Session(
+                lobby,
+                options=options,
+                accept=intake.accept,
+                refusal=intake.refusal,
+                observe=self.observe,
+                tls_context=tls_context,
+            )
 
         self.servers = SmtpServer(self.config.smtpd.listen, session, options)
         await self.servers.start()
@@ -233,6 +247,8 @@ class Building:
     def unready(self) -> tuple[str, ...]:
         """Why mail cannot be taken and delivered as asked for; empty when it can."""
         reasons = ["the SMTP listener is down"] if self.config.smtpd.listen and not self.servers.addresses else []
+        if (refusal := self.store.refusal) is not None:
+            reasons.append(f"no mail is taken into the queue: {refusal}")
         if self.rules.policies.defaults.level.asks_for_dane and not self.probe.last.validating:
             reasons.append(f"resolver does not validate: {self.probe.last.why}")
         return (*reasons, *(("stopping",) if self.stopping.is_set() else ()))

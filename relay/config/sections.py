@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from relay.config.kinds import OPTIONAL_PATH, PATH, SWITCH, TEXT, choice, duration, integer, notation
+from relay.config.kinds import OPTIONAL_PATH, PATH, SIZE, SWITCH, TEXT, choice, duration, integer, notation
 from relay.config.netkinds import ADDRESSES, HOST_NAME, LISTEN, NAME_SERVERS, Endpoint
 from relay.config.section import Section, later, option
 from relay.mail.names import IpAddress
@@ -75,6 +75,11 @@ class QueueSection(Section):
 
     url: Annotated[str, notation(_queue_url, 'a queue such as "sqlite:queue.sqlite"')] = option(
         "sqlite:queue.sqlite", "The queue's store; a relative SQLite file is in relay.state_dir."
+    )
+    minfree: Annotated[int, SIZE] = option(
+        0,
+        "Octets that stay free on the queue's disk: with less, mail is answered 452 4.3.1. Never less than 1.5 times "
+        "smtpd.message_size_limit; 32 MiB for the database's log come on top.",
     )
     minimal_backoff_time: Annotated[float, _BACKOFF] = option(300.0, "Shortest wait between two attempts.")
     maximal_backoff_time: Annotated[float, _BACKOFF] = option(4000.0, "Longest wait between two attempts.")

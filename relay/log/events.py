@@ -214,6 +214,13 @@ class ResolverProbed:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreState:
+    """The queue's store takes mail again (``why`` is empty) or stops taking it: an alarm that stands until then."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Crashed:
     """An exception that nobody expected, caught by a guard; ``where`` names the guard."""
 
@@ -241,6 +248,7 @@ Event = (
     | Warned
     | Noted
     | ResolverProbed
+    | StoreState
     | Crashed
 )
 

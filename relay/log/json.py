@@ -30,6 +30,7 @@ from relay.log.events import (
     Removed,
     ResolverProbed,
     Settled,
+    StoreState,
     TlsEstablished,
     TlsRefused,
     Warned,
@@ -70,7 +71,7 @@ def _told(event: Event) -> tuple[str, Facts]:
             return _queueing(event)
         case TlsEstablished() | TlsRefused() | ConnectFailed() | HostFailed() | Settled():
             return _delivering(event)
-        case Warned() | Noted() | ResolverProbed() | Crashed():
+        case Warned() | Noted() | ResolverProbed() | StoreState() | Crashed():
             return _telling(event)
         case _:
             assert_never(event)
@@ -138,7 +139,7 @@ def _delivering(event: TlsEstablished | TlsRefused | ConnectFailed | HostFailed 
             assert_never(event)
 
 
-def _telling(event: Warned | Noted | ResolverProbed | Crashed) -> tuple[str, Facts]:
+def _telling(event: Warned | Noted | ResolverProbed | StoreState | Crashed) -> tuple[str, Facts]:
     match event:
         case Warned(program=program, text=text, queue_id=queue_id):
             return "warning", {**_queue_id(queue_id), "program": program.value, "text": _text(text)}
@@ -147,6 +148,8 @@ def _telling(event: Warned | Noted | ResolverProbed | Crashed) -> tuple[str, Fac
         case ResolverProbed(validating=validating, why=why, changed=changed, resolver=resolver, kind=kind):
             chosen = {"resolver": _text(resolver), "kind": kind} if resolver else {}
             return "resolver_probed", {"validating": validating, "why": _text(why), "changed": changed, **chosen}
+        case StoreState(why=why):
+            return "store_state", {"taking_mail": not why, "why": _text(why)}
         case Crashed(where=where, traceback=traceback, queue_id=queue_id):
             return "crashed", {**_queue_id(queue_id), "where": _text(where), "traceback": traceback[-MAX_TRACEBACK:]}
         case _:

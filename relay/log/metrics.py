@@ -29,6 +29,7 @@ from relay.log.events import (
     Removed,
     ResolverProbed,
     Settled,
+    StoreState,
     TlsEstablished,
     TlsRefused,
     Warned,
@@ -105,6 +106,10 @@ class Metrics:
         self._chosen = self._gauge(
             "resolver_chosen", "1 for the resolver that is believed; none does not validate", "kind"
         )
+        self._queue_takes = self._gauge(
+            "queue_taking_mail", "0 while no mail is taken because the disk is full or not trusted"
+        )
+        self._queue_takes.set(1)
         self._queue_up = self._gauge("queue_up", "Whether the queue store answered this scrape")
         self._queue_messages = self._gauge("queue_messages", "Messages in the queue")
         self._queue_deliveries = self._gauge("queue_deliveries", "Deliveries in the queue", "state")
@@ -132,6 +137,8 @@ class Metrics:
                 self._chosen.clear()
                 if validating and kind:
                     self._chosen.labels(kind).set(1)
+            case StoreState(why=why):
+                self._queue_takes.set(int(not why))
             case Crashed():
                 self._crashes.inc()
             case _:

@@ -30,6 +30,7 @@ from relay.log.events import (
     Removed,
     ResolverProbed,
     Settled,
+    StoreState,
     TlsEstablished,
     TlsRefused,
     Warned,
@@ -89,7 +90,7 @@ class PostfixLines:
                 return _trying(event)
             case Settled():
                 return self._settled(event)
-            case Warned() | Noted() | ResolverProbed() | Crashed():
+            case Warned() | Noted() | ResolverProbed() | StoreState() | Crashed():
                 return _telling(event)
             case _:
                 assert_never(event)
@@ -256,7 +257,7 @@ def _trying(event: TlsRefused | ConnectFailed | HostFailed) -> Said:
             assert_never(event)
 
 
-def _telling(event: Warned | Noted | ResolverProbed | Crashed) -> Said:
+def _telling(event: Warned | Noted | ResolverProbed | StoreState | Crashed) -> Said:
     match event:
         case Warned(program=program, text=text, queue_id=queue_id):
             yield program, f"warning: {_prefix(queue_id)}{one_line(text)}"
@@ -267,6 +268,11 @@ def _telling(event: Warned | Noted | ResolverProbed | Crashed) -> Said:
                 yield Program.SMTP, one_line(f"resolver validates: {resolver and f'{resolver}: '}{why}")
         case ResolverProbed(why=why):
             yield Program.SMTP, one_line(f"warning: resolver does not validate: {why}")
+        case StoreState(why=why):
+            if why:
+                yield Program.QMGR, f"warning: no mail is taken into the queue: {one_line(why)}"
+            else:
+                yield Program.QMGR, "mail is taken into the queue again"
         case Crashed(where=where, traceback=traceback, queue_id=queue_id):
             told = [line for line in traceback.splitlines() if line.strip()] or ["no traceback"]
             error = one_line(told[-1])

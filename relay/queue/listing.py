@@ -59,7 +59,7 @@ def body(connection: apsw.Connection, queue_id: QueueId) -> Body:
 def _entry(connection: apsw.Connection, row: int, now: int) -> QueueEntry:
     rows = connection.execute(
         "SELECT recipient.id, address, domain, notify, orcpt, reason,"
-        " destination, delivery.state, next_attempt, attempts, lease_until"
+        " destination, delivery.state, next_attempt, attempts, lease_until, began_at"
         " FROM recipient JOIN delivery ON delivery.message = recipient.message AND delivery.number = recipient.delivery"
         " WHERE recipient.message = ? AND recipient.state = 'pending' ORDER BY position",
         (row,),
@@ -74,6 +74,7 @@ def _entry(connection: apsw.Connection, row: int, now: int) -> QueueEntry:
                 reason=text(one[5]),
                 next_attempt=moment(one[8]),
                 attempts=number(one[9]),
+                last_attempt=moment(one[11]) if one[11] else None,
             )
             for one in rows
         ),

@@ -14,7 +14,7 @@ import apsw
 from relay.queue.rows import number
 from relay.queue.store import StoreUnavailable
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x44414E45  # "DANE"
 
 _SQL = files("relay.queue") / "sql"

@@ -39,6 +39,7 @@ def _recipient(pending: PendingRecipient) -> dict[str, Json]:
         "state": pending.state.value,
         "attempts": pending.attempts,
         "next_attempt": pending.next_attempt.isoformat(),
+        "last_attempt": "" if pending.last_attempt is None else pending.last_attempt.isoformat(),
     }
 
 

@@ -12,16 +12,20 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from relay.queue.health import Trust
 from relay.queue.store import StoreUnavailable
 
 CHUNK = 64 * 1024
 _WRITE_AT_ONCE = 256 * 1024
 _TEMPORARY = ".tmp"
 _THREADS = 4
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# A file system gone read-only is told as a full one: it is for the administrator, and mail may come again later.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_BROKEN = frozenset({errno.EIO, errno.EROFS, getattr(errno, "EUCLEAN", errno.EIO)})
 
 T = TypeVar("T")
 
@@ -33,8 +37,8 @@ class Files(Protocol):
         """Open a new file for writing; returns its descriptor."""
         ...
 
-    def write(self, descriptor: int, data: bytes) -> None:
-        """Write all of ``data``."""
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """Write some of ``data``; returns how many octets."""
         ...
 
     def sync(self, descriptor: int) -> None:
@@ -49,6 +53,18 @@ class Files(Protocol):
         """Have the directory's names on the disk when this returns."""
         ...
 
+    def open(self, path: Path) -> int:
+        """Open a file for reading; returns its descriptor."""
+        ...
+
+    def read(self, descriptor: int, octets: int) -> bytes:
+        """Read on; empty at the end."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        ...
+
 
 class SystemFiles:
     """``Files`` by the operating system's calls."""
@@ -57,11 +73,9 @@ class SystemFiles:
         """Open a new file, readable by its owner only."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def write(self, descriptor: int, data: bytes) -> None:
-        """Write all of ``data``, in as many calls as it takes."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """``write``, which may write less than all."""
+        return os.write(descriptor, data)
 
     def sync(self, descriptor: int) -> None:
         """``fsync``."""
@@ -79,11 +93,70 @@ class SystemFiles:
         finally:
             os.close(descriptor)
 
+    def open(self, path: Path) -> int:
+        """Open an existing file."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, descriptor: int, octets: int) -> bytes:
+        """``read``."""
+        return os.read(descriptor, octets)
+
+    def remove(self, path: Path) -> None:
+        """``unlink``."""
+        os.unlink(path)
+
+
+class _TrustedFiles:
+    """Files whose errors are weighed: a failed sync, or any I/O error, costs the disk its trust."""
+
+    def __init__(self, files: Files, trust: Trust) -> None:
+        self._files = files
+        self._trust = trust
+
+    def create(self, path: Path) -> int:
+        return self._weighed(self._files.create, path)
+
+    def write_all(self, descriptor: int, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            written = self._weighed(self._files.write, descriptor, left)
+            if not written:
+                raise OSError(errno.EIO, "nothing was written")
+            left = left[written:]
+
+    def sync(self, descriptor: int) -> None:
+        self._weighed(self._files.sync, descriptor, syncs=True)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._weighed(self._files.rename, old, new)
+
+    def sync_directory(self, path: Path) -> None:
+        self._weighed(self._files.sync_directory, path, syncs=True)
+
+    def open(self, path: Path) -> int:
+        return self._weighed(self._files.open, path)
+
+    def read(self, descriptor: int, octets: int) -> bytes:
+        return self._weighed(self._files.read, descriptor, octets)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; one that is gone is fine, and one that cannot be removed is swept at the next start."""
+        with suppress(OSError):
+            self._weighed(self._files.remove, path)
+
+    def _weighed(self, call: Callable[..., T], *arguments: object, syncs: bool = False) -> T:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if syncs or error.errno in _BROKEN:
+                self._trust.lose(f"queue spool: {error}")
+            raise
+
 
 class SpoolFile:
     """One body being written. Its steps are taken in turn, whatever becomes of the tasks that asked for them."""
 
-    def __init__(self, directory: Path, name: str, files: Files, run: Callable[..., Awaitable[None]]) -> None:
+    def __init__(self, directory: Path, name: str, files: _TrustedFiles, run: Callable[..., Awaitable[None]]) -> None:
         self.name = name
         self._final = directory / name
         self._temporary = directory / (name + _TEMPORARY)
@@ -118,7 +191,7 @@ class SpoolFile:
             self._discarded = True
             self._close()
             for path in (self._temporary, self._final):
-                _unlink(path)
+                self._files.remove(path)
 
     def _take_waiting(self) -> bytes:
         data = b"".join(self._waiting)
@@ -132,7 +205,7 @@ class SpoolFile:
                 return
             if self._descriptor < 0:
                 self._descriptor = self._files.create(self._temporary)
-            self._files.write(self._descriptor, data)
+            self._files.write_all(self._descriptor, data)
 
     def _finish(self, data: bytes) -> None:
         self._append(data)
@@ -153,8 +226,9 @@ class SpoolFile:
 class _Reading:
     """One file being read; whoever is cancelled while a thread reads leaves nothing open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: _TrustedFiles) -> None:
         self._path = path
+        self._files = files
         self._lock = threading.Lock()
         self._descriptor = -1
         self._closed = False
@@ -165,8 +239,8 @@ class _Reading:
             if self._closed:
                 return b""
             if self._descriptor < 0:
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            return os.read(self._descriptor, CHUNK)
+                self._descriptor = self._files.open(self._path)
+            return self._files.read(self._descriptor, CHUNK)
 
     def close(self) -> None:
         """Close the file, after a read that is under way (blocking)."""
@@ -181,11 +255,12 @@ class Spool:
     """The directory of large bodies.
 
     :param directory: made if it is not there; used by one process at a time.
+    :param trust: lost when a sync fails or the disk reports an I/O error.
     """
 
-    def __init__(self, directory: Path, files: Files | None = None) -> None:
+    def __init__(self, directory: Path, files: Files, trust: Trust) -> None:
         self._directory = directory
-        self._files: Files = files or SystemFiles()
+        self._files = _TrustedFiles(files, trust)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="spool")
         self._serial = 0
 
@@ -202,9 +277,29 @@ class Spool:
             for path in self._directory.iterdir():
                 self._serial = max(self._serial, _serial(path.name))
                 if path.name not in named:
-                    _unlink(path)
+                    self._files.remove(path)
         except OSError as error:
             raise _unavailable(self._directory, error) from error
+
+    def check(self) -> None:
+        """Write a file as a body is written, and take it away again (blocking).
+
+        :raises StoreUnavailable: if that fails.
+        """
+        path = self._directory / f"check{_TEMPORARY}"
+        try:
+            self._files.remove(path)
+            descriptor = self._files.create(path)
+            try:
+                self._files.write_all(descriptor, b"check")
+                self._files.sync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._files.sync_directory(self._directory)
+        except OSError as error:
+            raise _unavailable(self._directory, error) from error
+        finally:
+            self._files.remove(path)
 
     def create(self, queue_id: str) -> SpoolFile:
         """Begin a file with a name that no other file has; the queue ID in it is for people."""
@@ -216,7 +311,7 @@ class Spool:
 
         :raises FileNotFoundError: if there is no such file.
         """
-        reading = _Reading(self._directory / name)
+        reading = _Reading(self._directory / name, self._files)
         try:
             while chunk := await self._call(reading.next):
                 yield chunk
@@ -228,7 +323,7 @@ class Spool:
 
     async def remove(self, name: str) -> None:
         """Remove a file whose row is gone."""
-        await self._call(_unlink, self._directory / name)
+        await self._call(self._files.remove, self._directory / name)
 
     def close(self) -> None:
         """Let the threads end when they have done what they were given."""
@@ -247,12 +342,15 @@ class Spool:
             raise _unavailable(self._directory, error) from error
 
 
-def _unlink(path: Path) -> None:
-    """Remove a file; one that is gone is fine, and one that cannot be removed is swept at the next start."""
-    try:
-        path.unlink()
-    except OSError:
-        pass
+def make_durably(directory: Path) -> None:
+    """Make a directory that only its owner may enter, and those above it, so that a power failure keeps them.
+
+    :raises OSError: if that cannot be done.
+    """
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        SystemFiles().sync_directory(path.parent)
 
 
 def _serial(name: str) -> int:

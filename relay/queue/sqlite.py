@@ -1,13 +1,15 @@
 """The embedded queue: one SQLite file, one writer thread, one reader thread, large bodies in files beside it.
 
 WAL with ``synchronous=FULL``: a commit returns when the log is synced. One process uses a file at a time; who holds the
-lock of the state directory sees to that.
+lock of the state directory sees to that. The threads are ``database``'s, the statements those of ``transactions``,
+``selection`` and ``listing``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,19 +17,17 @@ from typing import Any, Literal, Self, TypeVar
 
 import apsw
 
+from relay.log.events import Observer, StoreState
 from relay.mail.envelope import Message, QueueId
 from relay.queue import listing, selection, transactions
-from relay.queue.migrate import bring_up_to_date
-from relay.queue.rows import Body, InFile, InRow, micros, moment, text
-from relay.queue.spool import CHUNK, Files, Spool, SpoolFile
+from relay.queue.connecting import CHECKPOINT_PAGES, Connecting
+from relay.queue.database import Database
+from relay.queue.health import Look, Room, look_at
+from relay.queue.incoming import IncomingBody
+from relay.queue.rows import Body, InRow, micros, moment, text
+from relay.queue.spool import CHUNK, Files, Spool, SystemFiles
 from relay.queue.store import Lease, LeaseToken, NewMessage, QueueCounts, QueueEntry, Settlement, StoreUnavailable
-from relay.queue.writer import Job, Lane, commit_together, read_each, unavailable
-
-MAX_IN_ROW = 64 * 1024
-_BUSY_MS = 5_000
-_CACHE_KIB = 16 * 1024
-_CHECKPOINT_PAGES = 4_000  # of 4 KiB: a checkpoint a 16 MB of log, each costs two syncs more
-_LOG_LIMIT = 64 * 1024 * 1024
+from relay.queue.writer import Job
 
 T = TypeVar("T")
 
@@ -39,14 +39,24 @@ class SqliteStore:
     :param clock: the time now, aware, UTC: for whether a lease has ended, where the caller does not say.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], datetime], spool: Spool, vfs: str, synchronous: str) -> None:
-        self._path = path
+    def __init__(
+        self,
+        connecting: Connecting,
+        *,
+        clock: Callable[[], datetime],
+        observe: Observer,
+        floor: int,
+        files: Files,
+        look: Look,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        path = connecting.path
         self._clock = clock
-        self._spool = spool
-        self._vfs = vfs
-        self._synchronous = synchronous
-        self._writer = Lane("queue-writer", self._connect_writer, commit_together)
-        self._reader = Lane("queue-reader", self._connect_reader, read_each)
+        self._observe = observe
+        self._database = Database(connecting, look=look, observe=observe, changed=self._tell_state, sleep=sleep)
+        self._spool = Spool(path.with_name(path.name + ".spool"), files, self._database.trust)
+        self._room = Room(path.parent, floor, look)
+        self._taking = True
         self._serial = 0
         self._background: set[asyncio.Task[None]] = set()
 
@@ -56,45 +66,79 @@ class SqliteStore:
         path: Path,
         *,
         clock: Callable[[], datetime],
+        observe: Observer = lambda event: None,
+        floor: int = 0,
         vfs: str = "",
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        checkpoint_pages: int = CHECKPOINT_PAGES,
         files: Files | None = None,
+        look: Look = look_at,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Self:
-        """Open or make the queue, migrate it, end the leases of the process before, sweep orphaned bodies.
+        """Open or make the queue: migrate and check it, end the leases of the process before, sweep orphaned bodies.
 
+        :param observe: told when mail can no longer be taken, and when it can again.
+        :param floor: octets that stay free on the disk: with less, no mail is taken; 0 for no such floor.
         :param vfs: the name of a registered SQLite VFS; empty for the system's.
         :param synchronous: NORMAL loses what was accepted last at a power failure: for the test that proves the syncs.
         :param files: the file system of large bodies; None for the system's.
+        :param look: what is left on the disk.
+        :param sleep: seconds to wait before the file is opened anew, after the disk was in doubt.
         :raises StoreUnavailable: if the file cannot be used; the message says why.
         """
-        spool = Spool(path.with_name(path.name + ".spool"), files)
-        store = cls(path, clock=clock, spool=spool, vfs=vfs, synchronous=synchronous)
+        connecting = Connecting(path=path, vfs=vfs, synchronous=synchronous, checkpoint_pages=checkpoint_pages)
+        store = cls(
+            connecting,
+            clock=clock,
+            observe=observe,
+            floor=floor,
+            files=files or SystemFiles(),
+            look=look,
+            sleep=sleep,
+        )
         try:
-            await store._writer.start()
-            try:
-                await store._reader.start()
-            except StoreUnavailable:
-                await store._writer.stop()
-                raise
+            await store._database.start(store._first, store._spool.check)
         except StoreUnavailable:
-            spool.close()
+            store._spool.close()
             raise
         return store
 
+    def _first(self, connection: apsw.Connection) -> None:
+        """In the writer's thread, once."""
+        with connection:
+            transactions.clear_leases(connection)
+        named = {text(name) for (name,) in connection.execute("SELECT spool FROM body WHERE spool <> ''")}
+        self._spool.open(named)
+
+    @property
+    def refusal(self) -> StoreUnavailable | None:
+        """Why no mail can be taken now; see ``QueueStore.refusal``."""
+        refusal = self._database.trust.refusal or self._room.refusal
+        if (refusal is None) != self._taking:
+            self._taking = refusal is None
+            self._observe(StoreState("" if refusal is None else str(refusal)))
+        return refusal
+
+    def _tell_state(self) -> None:
+        _ = self.refusal
+
     async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
         """Commit a message; see ``QueueStore.put``."""
-        intake = _Intake(self._spool, message.queue_id)
+        refusal = self.refusal
+        if refusal is not None:
+            raise refusal
+        incoming = IncomingBody(self._spool, message.queue_id, lambda: self.refusal)
         kept = False
         try:
             async for chunk in body:
-                await intake.take(chunk)
-            where = await intake.finish()
-            stored = transactions.stored(message, intake.size, eight_bit=intake.eight_bit)
+                await incoming.take(chunk)
+            where = await incoming.finish()
+            stored = transactions.stored(message, incoming.size, eight_bit=incoming.eight_bit)
             await self._commit(partial(_put, message=stored, new=message, body=where), undo=transactions.withdraw)
             kept = True
         finally:
             if not kept:
-                await self._see_through(intake.discard())
+                await self._see_through(incoming.discard())
         return stored
 
     async def lease(
@@ -135,7 +179,8 @@ class SqliteStore:
         """
         settled = await self._commit(lambda connection: transactions.settle(connection, settlement))
         if settled.spool:
-            await self._spool.remove(settled.spool)
+            with suppress(StoreUnavailable):  # it is settled all the same; the file is swept at the next start
+                await self._spool.remove(settled.spool)
         return settled.last
 
     async def flush(self, *, now: datetime, ids: Collection[QueueId] = ()) -> int:
@@ -154,6 +199,7 @@ class SqliteStore:
 
     async def counts(self) -> QueueCounts:
         """Count what is queued."""
+        self._tell_state()
         now = self._clock()
         return await self._read(lambda connection: listing.counts(connection, now=now))
 
@@ -174,16 +220,15 @@ class SqliteStore:
         """Finish what was begun, then close; closing twice is fine."""
         while self._background:
             await asyncio.wait(self._background)
-        await self._reader.stop()  # first: the last connection to close checkpoints, and that is the writer's work
-        await self._writer.stop()
+        await self._database.stop()
         self._spool.close()
 
     async def _read(self, job: Job[T]) -> T:
-        return await self._reader.submit(job)
+        return await self._database.read(job)
 
     async def _commit(self, job: Job[T], undo: Callable[[apsw.Connection, T], None] | None = None) -> T:
         """Have a job committed; if the caller is cancelled meanwhile, what the job did is undone."""
-        running = self._writer.submit(job)
+        running = self._database.commit(job)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -197,7 +242,7 @@ class SqliteStore:
             return
         value = running.result()
         try:
-            await self._writer.submit(lambda connection: undo(connection, value))
+            await self._database.commit(lambda connection: undo(connection, value))
         except StoreUnavailable:
             pass  # it stays: a message then arrives twice if its client sends it again (RFC 1047), a lease ends by time
 
@@ -208,86 +253,8 @@ class SqliteStore:
         task.add_done_callback(self._background.discard)
         await asyncio.shield(task)
 
-    def _connect_writer(self) -> apsw.Connection:
-        try:
-            connection = apsw.Connection(str(self._path), vfs=self._vfs or None)
-        except apsw.Error as error:
-            raise StoreUnavailable(f"cannot open queue database {self._path}: {error}") from error
-        try:
-            self._prepare(connection)
-        except apsw.Error as error:
-            connection.close()
-            raise unavailable(error) from error
-        except StoreUnavailable:
-            connection.close()
-            raise
-        return connection
 
-    def _prepare(self, connection: apsw.Connection) -> None:
-        connection.set_busy_timeout(_BUSY_MS)
-        if connection.pragma("journal_mode", "wal") != "wal":
-            raise StoreUnavailable(
-                f"{self._path}: the file system cannot do SQLite's write-ahead log; use a local disk"
-            )
-        connection.pragma("synchronous", self._synchronous)
-        connection.pragma("fullfsync", 1)  # macOS: fsync alone leaves it in the drive's cache
-        connection.pragma("foreign_keys", 1)
-        connection.pragma("cache_size", -_CACHE_KIB)
-        connection.pragma("journal_size_limit", _LOG_LIMIT)
-        connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
-        bring_up_to_date(connection, str(self._path))
-        with connection:
-            transactions.clear_leases(connection)
-        named = {text(name) for (name,) in connection.execute("SELECT spool FROM body WHERE spool <> ''")}
-        self._spool.open(named)
-
-    def _connect_reader(self) -> apsw.Connection:
-        try:
-            connection = apsw.Connection(str(self._path), vfs=self._vfs or None, flags=apsw.SQLITE_OPEN_READWRITE)
-            connection.set_busy_timeout(_BUSY_MS)
-            connection.pragma("query_only", 1)
-            connection.pragma("cache_size", -_CACHE_KIB // 2)
-            connection.wal_autocheckpoint(0)
-        except apsw.Error as error:
-            raise unavailable(error) from error
-        return connection
-
-
-class _Intake:
-    """A body on its way in: in memory while it may stay in its row, in a spool file from then on."""
-
-    def __init__(self, spool: Spool, queue_id: QueueId) -> None:
-        self._spool = spool
-        self._queue_id = queue_id
-        self._small = bytearray()
-        self._file: SpoolFile | None = None
-        self.size = 0
-        self.eight_bit = False
-
-    async def take(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        self.eight_bit = self.eight_bit or not chunk.isascii()
-        if self._file is None and self.size <= MAX_IN_ROW:
-            self._small += chunk
-            return
-        if self._file is None:
-            self._file = self._spool.create(self._queue_id)
-            await self._file.write(bytes(self._small))
-            self._small.clear()
-        await self._file.write(chunk)
-
-    async def finish(self) -> Body:
-        if self._file is None:
-            return InRow(bytes(self._small))
-        await self._file.keep()
-        return InFile(self._file.name)
-
-    async def discard(self) -> None:
-        if self._file is not None:
-            await self._file.discard()
-
-
-def _put(connection: apsw.Connection, *, message: Message, new: NewMessage, body: Body) -> int:
+def _put(connection: apsw.Connection, *, message: Message, new: NewMessage, body: Body) -> QueueId:
     return transactions.put(connection, message, new.destinations, body)
 
 

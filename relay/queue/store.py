@@ -117,7 +117,11 @@ class EntryState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRecipient:
-    """A recipient still in the queue, with the reason of its last deferral (empty before the first)."""
+    """A recipient still in the queue, with the reason of its last deferral (empty before the first).
+
+    :param attempts: begun, one that is under way or broke off included.
+    :param last_attempt: when the last of them began; None before the first.
+    """
 
     recipient: Recipient
     destination: str
@@ -125,6 +129,7 @@ class PendingRecipient:
     reason: str
     next_attempt: datetime
     attempts: int
+    last_attempt: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +158,11 @@ class QueueCounts:
 
 class QueueStore(Protocol):
     """A durable queue. Every method may raise ``StoreUnavailable``."""
+
+    @property
+    def refusal(self) -> StoreUnavailable | None:
+        """Why ``put`` would refuse mail now: no room, or a disk that is not trusted; None while all is well."""
+        ...
 
     async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
         """Commit a message and its body (CRLF line ends, in chunks of any size).

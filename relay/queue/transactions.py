@@ -74,8 +74,8 @@ def stored(message: NewMessage, size: int, *, eight_bit: bool) -> Message:
     )
 
 
-def put(connection: apsw.Connection, message: Message, destinations: Mapping[RecipientId, str], body: Body) -> int:
-    """Insert a message, due at once; returns its row.
+def put(connection: apsw.Connection, message: Message, destinations: Mapping[RecipientId, str], body: Body) -> QueueId:
+    """Insert a message, due at once; returns its queue ID.
 
     :raises ValueError: if the queue ID is taken, or a recipient id comes twice.
     """
@@ -99,12 +99,12 @@ def put(connection: apsw.Connection, message: Message, destinations: Mapping[Rec
         )
     except apsw.ConstraintError as error:
         raise ValueError(f"message {message.queue_id} does not fit the queue: {error}") from error
-    return row
+    return message.queue_id
 
 
-def withdraw(connection: apsw.Connection, row: int) -> None:
-    """Take back a message that its client never heard to be queued."""
-    connection.execute("DELETE FROM message WHERE id = ?", (row,))
+def withdraw(connection: apsw.Connection, queue_id: QueueId) -> None:
+    """Take back a message that its client never heard to be queued; by its name, because row numbers are used again."""
+    connection.execute("DELETE FROM message WHERE queue_id = ?", (queue_id,))
 
 
 def lease(
@@ -129,9 +129,9 @@ def lease(
             if taken[text(name)] > each:
                 continue
         ((destination, attempts, override),) = connection.execute(
-            "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1"
+            "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1, began_at = ?"
             " WHERE message = ? AND number = ? RETURNING destination, attempts, tls_override",
-            (serial, micros(until), *key),
+            (serial, micros(until), micros(now), *key),
         ).fetchall()
         if chosen.message not in messages:
             messages[chosen.message] = read_message(connection, chosen.message)
@@ -194,7 +194,12 @@ def release(connection: apsw.Connection, tokens: Collection[LeaseToken]) -> None
 
 
 def clear_leases(connection: apsw.Connection) -> None:
-    """End the leases of a process that is gone; its attempts were begun and stay counted."""
+    """End the leases of a process that is gone; its attempts were begun and stay counted, and it shows that they broke off."""
+    connection.execute(
+        "UPDATE recipient SET reason = 'the attempt begun at ' || strftime('%Y-%m-%dT%H:%M:%SZ', began_at / 1000000,"
+        " 'unixepoch') || ' broke off: the relay ended in the middle of it' FROM delivery WHERE delivery.state = 'leased'"
+        " AND recipient.message = delivery.message AND recipient.delivery = delivery.number AND recipient.state = 'pending'"
+    )
     connection.execute(
         f"UPDATE delivery SET state = {_REST}, lease = 0, lease_until = 0 WHERE state = 'leased'"  # noqa: S608 - constant
     )

@@ -2,7 +2,7 @@
 
 The asyncio side hands over jobs; the writer's thread takes all that wait, runs each in a savepoint of one transaction,
 commits once, and only then answers all of them in one call to the loop. So jobs share the cost of a sync, and nobody
-hears of a result that is not on the disk.
+hears of a result that is not on the disk. After an error that leaves the disk in doubt, jobs are refused (``health``).
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
+from relay.queue.health import Trust, close, is_doubtful, unavailable
 from relay.queue.store import StoreUnavailable
 
 MAX_BATCH = 200
 
 T = TypeVar("T")
 Job = Callable[[apsw.Connection], T]
-
-# The WAL index could not grow: SQLite calls this an I/O error, but it means that the disk is full (os_unix.c).
-_FULL_IN_DISGUISE: Final = frozenset({apsw.SQLITE_IOERR_SHMSIZE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,13 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What a job raised, or why the transaction that it was part of failed."""
+    """What a job raised, or why the transaction that it was part of failed.
+
+    :param doubtful: whether nobody knows now what is on the disk.
+    """
 
     error: Exception
+    doubtful: bool = False
 
 
 Answer = Done | Failed
@@ -53,20 +55,12 @@ class _BatchLost(Exception):  # noqa: N818 - it names the state, not the handlin
         self.error = error
 
 
-def unavailable(error: apsw.Error) -> StoreUnavailable:
-    """SQLite's error as the seam's."""
-    code = getattr(error, "extendedresult", 0)
-    return StoreUnavailable(
-        f"queue database: {str(error) or type(error).__name__}",
-        full=isinstance(error, apsw.FullError) or code in _FULL_IN_DISGUISE,
-    )
-
-
 def commit_together(connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> list[Answer]:
     """Run jobs in one transaction, each in a savepoint: one that raises is undone alone.
 
     If the transaction as a whole fails (disk full), each job is tried in one of its own, so that a large message that
-    does not fit does not keep small results from being written. Jobs may therefore run twice.
+    does not fit does not keep small results from being written. Jobs may therefore run twice. After an error that
+    leaves the disk in doubt nothing more is tried.
     """
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -75,9 +69,20 @@ def commit_together(connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> li
     except (apsw.Error, _BatchLost) as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if len(jobs) > 1:
-            return [commit_together(connection, [job])[0] for job in jobs]
-        return [_failed(error.error if isinstance(error, _BatchLost) else error)]
+        failed = _failed(error.error if isinstance(error, _BatchLost) else error)
+        if failed.doubtful or len(jobs) == 1:
+            return [failed] * len(jobs)
+        return _commit_each(connection, jobs)
+    return answers
+
+
+def _commit_each(connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> list[Answer]:
+    answers: list[Answer] = []
+    for job in jobs:
+        (answer,) = commit_together(connection, [job])
+        if isinstance(answer, Failed) and answer.doubtful:
+            return answers + [answer] * (len(jobs) - len(answers))
+        answers.append(answer)
     return answers
 
 
@@ -92,7 +97,7 @@ def _in_savepoint(connection: apsw.Connection, job: Job[Any]) -> Answer:
         value = job(connection)
     except Exception as error:  # whoever gave us the job hears of it; the thread must go on for the others
         # On a full disk or an I/O error SQLite may have rolled everything back already.
-        if not connection.in_transaction or isinstance(error, apsw.FullError | apsw.IOError | apsw.CorruptError):
+        if not connection.in_transaction or isinstance(error, apsw.FullError | apsw.IOError) or is_doubtful(error):
             raise _BatchLost(error) from error
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
@@ -113,8 +118,24 @@ def _read(connection: apsw.Connection, job: Job[Any]) -> Answer:
         return _failed(error)
 
 
+def _bare(connection: apsw.Connection, job: Job[Any]) -> Answer:
+    try:
+        return Done(job(connection))
+    except Exception as error:  # as above
+        return _failed(error)
+
+
 def _failed(error: Exception) -> Failed:
-    return Failed(unavailable(error) if isinstance(error, apsw.Error) else error)
+    return Failed(unavailable(error) if isinstance(error, apsw.Error) else error, doubtful=is_doubtful(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A job that waits, and who waits for it."""
+
+    job: Job[Any]
+    future: asyncio.Future[Any]
+    bare: bool
 
 
 class Lane:
@@ -123,14 +144,22 @@ class Lane:
     :param name: of the thread.
     :param connect: called in the thread; what it raises, ``start`` raises.
     :param run: what to do with the jobs that wait: ``commit_together`` or ``read_each``.
+    :param trust: lost by errors that leave the disk in doubt; until it is back, jobs are refused.
     """
 
-    def __init__(self, name: str, connect: Callable[[], apsw.Connection], run: RunBatch) -> None:
+    def __init__(self, name: str, connect: Callable[[], apsw.Connection], run: RunBatch, trust: Trust) -> None:
         self._connect = connect
         self._run = run
-        self._jobs: SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._trust = trust
+        self._jobs: SimpleQueue[_Item | None] = SimpleQueue()
+        self._put_back: _Item | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs are taken."""
+        return self._open
 
     async def start(self) -> None:
         """Start the thread and wait until it has its connection."""
@@ -141,15 +170,16 @@ class Lane:
         await self._started
         self._open = True
 
-    def submit(self, job: Job[T]) -> asyncio.Future[T]:
+    def submit(self, job: Job[T], *, bare: bool = False) -> asyncio.Future[T]:
         """Have a job done; cancelling the future does not stop it, so shield it.
 
+        :param bare: outside a transaction, and whether the disk is trusted or not.
         :raises StoreUnavailable: if the lane was stopped.
         """
         if not self._open:
             raise StoreUnavailable("the queue is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((job, future))
+        self._jobs.put(_Item(job, future, bare))
         return future
 
     async def stop(self) -> None:
@@ -168,25 +198,39 @@ class Lane:
         self._tell(_resolve, [(self._started, Done(None))])
         try:
             while batch := self._take():
-                answers = self._answer(connection, [job for job, _ in batch])
-                self._tell(_resolve, [(future, answer) for (_, future), answer in zip(batch, answers, strict=True)])
+                answers = self._answer(connection, batch)
+                self._tell(_resolve, [(item.future, answer) for item, answer in zip(batch, answers, strict=True)])
         finally:
-            connection.close()
+            close(connection)
             self._tell(_resolve, [(self._stopped, Done(None))])
 
-    def _answer(self, connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> list[Answer]:
+    def _answer(self, connection: apsw.Connection, batch: Sequence[_Item]) -> list[Answer]:
+        if batch[0].bare:
+            return [_bare(connection, batch[0].job)]
+        refusal = self._trust.refusal
+        if refusal is not None:
+            return [Failed(refusal)] * len(batch)
         try:
-            return self._run(connection, jobs)
-        except Exception as error:  # a rollback failed: say so to these, and let the next batch try
-            return [_failed(error) for _ in jobs]
+            answers = self._run(connection, [item.job for item in batch])
+        except Exception as error:  # a rollback failed: what this connection does from here on is anybody's guess
+            answers = [Failed(self._trust.lose(str(error) or type(error).__name__))] * len(batch)
+        doubts = [answer for answer in answers if isinstance(answer, Failed) and answer.doubtful]
+        if doubts:
+            refusal = self._trust.lose(str(doubts[0].error))
+            return [Failed(refusal) if answer in doubts else answer for answer in answers]
+        return answers
 
-    def _take(self) -> list[tuple[Job[Any], asyncio.Future[Any]]]:
-        """Wait for a job and take all that are there; empty at the end."""
-        batch = []
-        item = self._jobs.get()
+    def _take(self) -> list[_Item]:
+        """Wait for a job and take all that are there, a bare one alone; empty at the end."""
+        batch: list[_Item] = []
+        item = self._put_back or self._jobs.get()
+        self._put_back = None
         while item is not None:
+            if item.bare and batch:
+                self._put_back = item
+                return batch
             batch.append(item)
-            if len(batch) == MAX_BATCH:
+            if item.bare or len(batch) == MAX_BATCH:
                 return batch
             try:
                 item = self._jobs.get_nowait()

@@ -35,14 +35,24 @@ class Dialogue:
     :param client: as connected.
     :param tls_available: whether STARTTLS can be had.
     :param observe: told of each refusal for policy.
+    :param refusal: why no message could be taken now, asked at each MAIL.
     """
 
-    def __init__(self, client: Client, options: SmtpdOptions, *, tls_available: bool, observe: Observer) -> None:
+    def __init__(
+        self,
+        client: Client,
+        options: SmtpdOptions,
+        *,
+        tls_available: bool,
+        observe: Observer,
+        refusal: Callable[[], Reply | None] = lambda: None,
+    ) -> None:
         self.client = replace(client, protocol="SMTP")
         self._options = options
         self._hostname = str(options.hostname)
         self._tls_available = tls_available
         self._observe = observe
+        self._refusal = refusal
         self._may_relay = may_relay(client.address, options.mynetworks)
         self._mail: MailParameters | _Idle = _NO_TRANSACTION
         self._recipients: list[Recipient] = []
@@ -144,6 +154,9 @@ class Dialogue:
             return mail
         if 0 < self._options.message_size_limit < mail.size:
             return self._rejected("MAIL", replies.DECLARED_TOO_BIG, sender=sender_text(mail.sender))
+        refusal = self._refusal()
+        if refusal is not None:
+            return self._rejected("MAIL", refusal, sender=sender_text(mail.sender))
         self._mail = mail
         return replies.SENDER_OK
 

@@ -62,6 +62,11 @@ class Intake:
         self._observe = observe
         self._accepted = accepted
 
+    def refusal(self) -> Reply | None:
+        """What MAIL is answered while no message could be taken anyway: 452 or 451; None while all is well."""
+        unavailable = self._store.refusal
+        return None if unavailable is None else _not_now(unavailable)
+
     async def accept(self, envelope: Envelope, content: AsyncIterator[bytes]) -> Reply:
         """Store one message and say what the client is to be told.
 
@@ -87,7 +92,7 @@ class Intake:
             return self._rejected(message, refused.reply)
         except StoreUnavailable as unavailable:
             self._observe(Warned(Program.CLEANUP, f"write queue file: {unavailable}", message.queue_id))
-            return self._rejected(message, replies.NO_SPACE if unavailable.full else replies.NOT_WRITTEN)
+            return self._rejected(message, _not_now(unavailable))
         self._observe(
             Accepted(
                 queue_id=message.queue_id,
@@ -134,3 +139,7 @@ class Intake:
             )
         )
         return reply
+
+
+def _not_now(unavailable: StoreUnavailable) -> Reply:
+    return replies.NO_SPACE if unavailable.full else replies.NOT_WRITTEN

@@ -71,6 +71,7 @@ class Session(SMTP):
     :param lobby: the sessions of the same server.
     :param accept: takes each message.
     :param observe: told of what happens.
+    :param refusal: why no message could be taken now; None while one could.
     :param tls_context: for STARTTLS; None means that TLS is not offered.
     :param name_of: the client's name, for the log and the Received field.
     """
@@ -85,6 +86,7 @@ class Session(SMTP):
         options: SmtpdOptions,
         accept: Accept,
         observe: Observer,
+        refusal: Callable[[], Reply | None] = lambda: None,
         tls_context: ssl.SSLContext | None = None,
         name_of: NameOf = name_without_dns,
     ) -> None:
@@ -103,6 +105,7 @@ class Session(SMTP):
         self._options = options
         self._accept = accept
         self._observe = observe
+        self._refusal = refusal
         self._name_of = name_of
         self._patience = Patience(options)
         self._verb = "UNKNOWN"
@@ -158,7 +161,11 @@ class Session(SMTP):
             admission = self._lobby.enter(self, address)
             client = Client(address=address, port=peer[1], name=await self._name_of(address))
             self._dialogue = Dialogue(
-                client, self._options, tls_available=self.tls_context is not None, observe=self._observe
+                client,
+                self._options,
+                tls_available=self.tls_context is not None,
+                observe=self._observe,
+                refusal=self._refusal,
             )
             self._observe(ClientConnected(client))
             await self._serve(admission)

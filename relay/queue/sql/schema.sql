@@ -40,6 +40,7 @@ CREATE TABLE delivery (
     lease_until  INTEGER NOT NULL,
     held         INTEGER NOT NULL DEFAULT 0 CHECK (held IN (0, 1)),     -- state goes back to held, not to waiting
     tls_override TEXT    NOT NULL DEFAULT '' CHECK (tls_override = '' OR json_valid(tls_override)),
+    began_at     INTEGER NOT NULL DEFAULT 0,                    -- when the last attempt began; 0 before the first
     PRIMARY KEY (message, number),
     CHECK ((state = 'leased') = (lease <> 0) AND (state = 'leased') = (lease_until <> 0)),
     CHECK (state <> 'leased' OR attempts > 0)

@@ -57,6 +57,7 @@ class FixedQueue:
         self.queued = sorted(entries, key=lambda each: each.message.queue_id)
         self.flushed: list[tuple[datetime, tuple[QueueId, ...]]] = []
         self.broken = ""
+        self.refusal: StoreUnavailable | None = None
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.asked = asyncio.Event()

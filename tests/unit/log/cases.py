@@ -24,6 +24,7 @@ from relay.log.events import (
     Removed,
     ResolverProbed,
     Settled,
+    StoreState,
     TlsEstablished,
     TlsRefused,
     Warned,
@@ -218,5 +219,7 @@ CASES: dict[str, Event] = {
     "resolver validates": ResolverProbed(True, "127.0.0.1 sets AD for dnssec.example", True),
     "resolver still validates": ResolverProbed(True, "127.0.0.1 sets AD for dnssec.example", False),
     "resolver does not validate": ResolverProbed(False, "127.0.0.1 never sets AD", True),
+    "store takes no mail": StoreState("not trusted until it is opened anew and checked: disk I/O error"),
+    "store takes mail again": StoreState(""),
     "crash": Crashed("worker", 'Traceback (most recent call last):\n  File "x.py", line 1\nValueError: no\n', ID),
 }

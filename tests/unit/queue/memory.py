@@ -33,6 +33,7 @@ class _Delivery:
     attempts: int = 0
     token: LeaseToken | None = None
     until: datetime | None = None
+    began: datetime | None = None
 
     def is_free(self, now: datetime) -> bool:
         return self.until is None or self.until <= now
@@ -61,6 +62,10 @@ class MemoryStore:
         self._tokens = count(1)
         self._serials = count(1)
         self._closed = False
+
+    @property
+    def refusal(self) -> StoreUnavailable | None:
+        return StoreUnavailable("closed") if self._closed else None
 
     async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
         content = b"".join([chunk async for chunk in body])
@@ -117,6 +122,7 @@ class MemoryStore:
         delivery.token = LeaseToken(str(next(self._tokens)))
         delivery.until = until
         delivery.attempts += 1
+        delivery.began = now
         people = stored.message.envelope.recipients
         return Lease(
             token=delivery.token,
@@ -204,6 +210,7 @@ class MemoryStore:
                     reason=stored.reasons.get(one.id, ""),
                     next_attempt=delivery.next_attempt,
                     attempts=delivery.attempts,
+                    last_attempt=delivery.began,
                 )
                 for one in stored.message.envelope.recipients
                 for delivery in stored.deliveries
@@ -231,8 +238,12 @@ class MemoryStore:
         self._closed = True
 
     def forget_leases(self) -> None:
-        """What the end of a process does to its leases: they are over, their attempts stay counted."""
-        for _, delivery in self._all():
+        """What the end of a process does to its leases: they are over, their attempts stay counted, and that shows."""
+        for stored, delivery in self._all():
+            if delivery.token is not None and delivery.began is not None:
+                broke_off = f"the attempt begun at {delivery.began:%Y-%m-%dT%H:%M:%SZ} broke off"
+                reason = f"{broke_off}: the relay ended in the middle of it"
+                stored.reasons.update(dict.fromkeys(delivery.pending, reason))
             delivery.token = delivery.until = None
 
     def _all(self) -> list[tuple[_Stored, _Delivery]]:

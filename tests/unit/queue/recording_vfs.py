@@ -37,12 +37,15 @@ class Record:
 class RecordingVfs(apsw.VFS):
     """The system's VFS, watched.
 
-    ``failure`` is raised by each write to the log while it is set; a sync of the log waits while ``gate`` is closed,
-    and ``at_gate`` tells that one does.
+    ``failure`` is raised by each write to the log while it is set, ``sync_failure`` by each sync; a sync of the log waits
+    while ``gate`` is closed, and ``at_gate`` tells that one does; ``syncs`` counts those of the log.
     """
 
     def __init__(self, name: str, record: Record) -> None:
         super().__init__(name, "")
+        self.vfs_name = name
+        self.syncs = 0
+        self.sync_failure: Exception | None = None
         self.record = record
         self.failure: Exception | None = None
         self.gate = threading.Event()
@@ -73,6 +76,9 @@ class _RecordingFile(apsw.VFSFile):
         if self._name.endswith("-wal") and not self._vfs.gate.is_set():
             self._vfs.at_gate.set()
             self._vfs.gate.wait()
+        self._vfs.syncs += self._name.endswith("-wal")
+        if self._vfs.sync_failure is not None:
+            raise self._vfs.sync_failure
         super().xSync(flags)
         self._vfs.record.add("sync", self._name)
 
@@ -90,11 +96,12 @@ class RecordingFiles(SystemFiles):
         self._names[descriptor] = path.name
         return descriptor
 
-    def write(self, descriptor: int, data: bytes) -> None:
+    def write(self, descriptor: int, data: memoryview) -> int:
         if self.failure is not None:
             raise self.failure
-        super().write(descriptor, data)
-        self.record.add("write", self._names[descriptor], data)
+        written = super().write(descriptor, data)
+        self.record.add("write", self._names[descriptor], bytes(data[:written]))
+        return written
 
     def sync(self, descriptor: int) -> None:
         super().sync(descriptor)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import apsw
 import pytest
 
+from relay.queue.health import Trust, look_at
 from relay.queue.store import StoreUnavailable
 from relay.queue.writer import MAX_BATCH, Done, Failed, Job, Lane, commit_together, read_each
 
@@ -18,6 +20,10 @@ def connection() -> Iterator[apsw.Connection]:
     memory.execute("CREATE TABLE seen (what TEXT UNIQUE)")
     yield memory
     memory.close()
+
+
+def trusting() -> Trust:
+    return Trust(Path(), look_at, lambda refusal: None)
 
 
 def write(what: str) -> Job[str]:
@@ -86,7 +92,7 @@ async def test_more_jobs_than_a_batch_are_all_done_in_order() -> None:
         memory.execute("CREATE TABLE seen (what TEXT UNIQUE)")
         return memory
 
-    lane = Lane("test", connect, commit_together)
+    lane = Lane("test", connect, commit_together, trusting())
     await lane.start()
     names = [str(number) for number in range(2 * MAX_BATCH + 7)]
     futures = [lane.submit(write(name)) for name in names]
@@ -103,4 +109,4 @@ async def test_a_connection_that_cannot_be_made_is_told() -> None:
         raise StoreUnavailable("no such place")
 
     with pytest.raises(StoreUnavailable, match="no such place"):
-        await Lane("test", connect, commit_together).start()
+        await Lane("test", connect, commit_together, trusting()).start()

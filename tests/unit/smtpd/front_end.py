@@ -41,6 +41,7 @@ class RecordingStore:
     fail_before_reading: bool = False
     hold: asyncio.Event | None = None
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    refusal: StoreUnavailable | None = None
 
     async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
         """Record a message, whole or not at all."""
@@ -204,6 +205,7 @@ async def front_end(
             lobby,
             options=settings,
             accept=intake.accept,
+            refusal=intake.refusal,
             observe=observe,
             tls_context=tls_context,
             name_of=name_of,

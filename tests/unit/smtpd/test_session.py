@@ -20,6 +20,7 @@ from relay.log.events import (
 )
 from relay.mail.envelope import NULL_SENDER, BodyType, Notify, Ret
 from relay.mail.names import IpAddress
+from relay.queue.store import StoreUnavailable
 from tests.unit.smtpd.conftest import CertificateFiles
 from tests.unit.smtpd.front_end import (
     BROKEN,
@@ -292,6 +293,18 @@ async def test_a_failing_store_is_a_soft_refusal(failure: Exception, reply: str,
         store.failure = None
         assert (await client.message(b"x\r\n")).startswith(QUEUED)
         assert not any(isinstance(event, Crashed) for event in relay.events)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reply"),
+    [(FULL, "452 4.3.1 Insufficient system storage"), (BROKEN, "451 4.3.0 Error: queue file write error")],
+)
+async def test_a_store_that_takes_no_mail_is_told_at_mail(refusal: StoreUnavailable, reply: str) -> None:
+    async with front_end(store=RecordingStore(refusal=refusal)) as relay, relay.client() as client:
+        assert await client.say("MAIL FROM:<a@example.org>") == reply
+        assert (await relay.seen(Rejected)).where == "MAIL"
+        relay.store.refusal = None
+        assert (await client.message(b"x\r\n")).startswith(QUEUED)
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -1,0 +1,117 @@
+"""Connections to a queue database: how they are opened, what is set, and what is looked at before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import apsw
+
+from relay.queue.health import close, unavailable
+from relay.queue.integrity import quick_check
+from relay.queue.migrate import VERSION, bring_up_to_date
+from relay.queue.store import StoreUnavailable
+
+CHECK_SECONDS = 2.0
+CHECK_AGAIN_SECONDS = 10.0
+_BUSY_MS = 5_000
+_CACHE_KIB = 16 * 1024
+CHECKPOINT_PAGES = 4_000  # of 4 KiB: a checkpoint a 16 MB of log, each costs two syncs more
+_LOG_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connecting:
+    """What connections to one file have in common.
+
+    :param vfs: the name of a registered SQLite VFS; empty for the system's.
+    :param checkpoint_pages: pages of log after which they are carried into the database.
+    """
+
+    path: Path
+    vfs: str = ""
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    checkpoint_pages: int = CHECKPOINT_PAGES
+
+    def first(self, ready: Callable[[apsw.Connection], None]) -> tuple[apsw.Connection, bool]:
+        """The writer's connection at the start of a process: make or migrate the file, check it, then ``ready``.
+
+        :return: the connection, and whether the check came to its end.
+        :raises StoreUnavailable: if the file cannot be used; the message says why.
+        """
+        whole = False
+
+        def prepare(connection: apsw.Connection) -> None:
+            nonlocal whole
+            found = bring_up_to_date(connection, str(self.path))
+            whole = found == 0 or quick_check(connection, str(self.path), CHECK_SECONDS)
+            ready(connection)
+
+        return self._writer(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, prepare), whole
+
+    def again(self) -> apsw.Connection:
+        """The writer's connection after the disk was in doubt: the same file, checked, and seen to take a commit.
+
+        :raises StoreUnavailable: if it is not to be trusted yet; the message says why.
+        """
+
+        def prepare(connection: apsw.Connection) -> None:
+            if connection.pragma("user_version") != VERSION:
+                raise StoreUnavailable(f"{self.path} is not the queue database that it was; start the relay anew")
+            quick_check(connection, str(self.path), CHECK_AGAIN_SECONDS)
+            with connection:
+                connection.pragma("user_version", VERSION)
+
+        return self._writer(apsw.SQLITE_OPEN_READWRITE, prepare)
+
+    def reader(self) -> apsw.Connection:
+        """A connection that only reads.
+
+        :raises StoreUnavailable: if it cannot be opened.
+        """
+        try:
+            connection = apsw.Connection(str(self.path), vfs=self.vfs or None, flags=apsw.SQLITE_OPEN_READWRITE)
+            connection.set_busy_timeout(_BUSY_MS)
+            connection.pragma("query_only", 1)
+            connection.pragma("cache_size", -_CACHE_KIB // 2)
+            connection.wal_autocheckpoint(0)
+        except apsw.Error as error:
+            raise unavailable(error) from error
+        return connection
+
+    def _writer(self, flags: int, prepare: Callable[[apsw.Connection], None]) -> apsw.Connection:
+        try:
+            connection = apsw.Connection(str(self.path), vfs=self.vfs or None, flags=flags)
+        except apsw.Error as error:
+            raise StoreUnavailable(f"cannot open queue database {self.path}: {error}") from error
+        try:
+            self._set(connection)
+            prepare(connection)
+        except apsw.Error as error:
+            close(connection)
+            raise unavailable(error) from error
+        except StoreUnavailable:
+            close(connection)
+            raise
+        return connection
+
+    def _set(self, connection: apsw.Connection) -> None:
+        connection.set_busy_timeout(_BUSY_MS)
+        if connection.pragma("journal_mode", "wal") != "wal":
+            raise StoreUnavailable(f"{self.path}: the file system cannot do SQLite's write-ahead log; use a local disk")
+        connection.pragma("synchronous", self.synchronous)
+        connection.pragma("fullfsync", 1)  # macOS: fsync alone leaves it in the drive's cache
+        connection.pragma("foreign_keys", 1)
+        connection.pragma("cache_size", -_CACHE_KIB)
+        connection.pragma("journal_size_limit", _LOG_LIMIT)
+        connection.wal_autocheckpoint(self.checkpoint_pages)
+
+
+def empty_log(connection: apsw.Connection) -> None:
+    """Carry all that was committed into the database, synced, and cut the log off.
+
+    What stood in the log behind it, of a commit that failed, is never read again.
+    """
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
