@@ -62,13 +62,13 @@ def lint_command(ctx: click.Context, maps: Sequence[str], path: Path | None, *, 
         fallback=config.fallback_relays,
         anchors={name: _octets(Path(name)) for name in tables.tafiles},
     )
-    texts = (_octets(map_path(spec, Path.cwd())).decode(errors="surrogateescape") for spec in maps)
+    texts = (_text(map_path(spec, Path.cwd())) for spec in maps)
     remarks = lint([LintedMap(table, text) for table, text in zip(tables.tables, texts, strict=True)], around)
     for remark in remarks:
         click.echo(json.dumps(_remark_object(remark)) if as_objects else one_line(str(remark)))
     errors = sum(remark.is_error for remark in remarks)
     if not as_objects:
-        entries = sum(len(table.entries) for table in tables.tables)
+        entries = sum(len(table.source) for table in tables.tables)
         click.echo(f"{_count(entries, 'entry', 'entries')}: {_count(errors, 'error')}, {len(remarks) - errors} advice.")
     if errors:
         ctx.exit(1)
@@ -129,6 +129,10 @@ def _read_maps(specs: Sequence[str]) -> PolicyTables:
         return load_policy_maps(specs, Path.cwd())
     except ConfigErrors as errors:
         raise click.ClickException(str(errors)) from None
+
+
+def _text(path: Path | None) -> str:
+    return _octets(path).decode(errors="surrogateescape") if path else ""
 
 
 def _octets(path: Path) -> bytes:

@@ -69,7 +69,7 @@ def _check_maps(report: Report, examined: Examined) -> None:
                 report.errors += unreadable.errors
             continue
         for table in tables.tables:
-            report.read.append(f"{table.name}: {len(table.entries)} entries")
+            report.read.append(f"{table.name}: {len(table.source)} entries")
         for problem in tables.problems:
             (report.errors if problem.is_error else report.warnings).append(ConfigError(problem.place, problem.text))
 
@@ -88,7 +88,7 @@ def _check_routes(report: Report, examined: Examined) -> None:
                 if ("smtp", key) not in examined.wrong:
                     report.errors += unreadable.errors
                 continue
-            report.read += [f"{table.name}: {len(table.entries)} {what} entries" for table in tables.tables]
+            report.read += [f"{table.name}: {len(table.source)} {what} entries" for table in tables.tables]
             for problem in tables.problems:
                 (report.errors if problem.is_error else report.warnings).append(
                     ConfigError(problem.place, problem.text)

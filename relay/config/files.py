@@ -36,7 +36,9 @@ def missing_files(config: Config) -> Iterator[FileFault]:
         yield FileFault(("smtp", "tls_CApath"), f"{config.smtp.tls_CApath}: no such directory")
     for key in ("tls_policy_maps", "transport_maps", "sender_dependent_relayhost_maps"):
         for spec in getattr(config.smtp, key):
-            yield from _unless_readable(("smtp", key), map_path(spec, config.base))
+            path = map_path(spec, config.base)
+            if path is not None:
+                yield from _unless_readable(("smtp", key), path)
 
 
 def _unless_readable(option: tuple[str, str], path: Path) -> Iterator[FileFault]:

@@ -1,9 +1,9 @@
-"""Reading the maps of ``[smtp]``: policy maps with the trust anchor files that their lines name, and maps of routes."""
+"""Reading the maps that options name: policy maps with the trust anchor files of their lines, maps of routes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -11,21 +11,67 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from relay.config.errors import ConfigError, ConfigErrors
-from relay.policy.policy import MalformedEntry, MapEntry
-from relay.policy.table import PolicyTable, PolicyTables, TableProblem, parse_table
-from relay.routing.relayhosts import SenderTables, parse_relayhosts
-from relay.routing.transport import TransportTables, parse_transport
+from relay.maps.build import BadNotation, MapSpec, build_table
+from relay.maps.table import KeyReader, LookupTable, fold
+from relay.policy.table import PolicyTables, policy_table
+from relay.policy.table import read_key as read_policy_key
+from relay.routing.relayhosts import SenderTables, relayhost_table
+from relay.routing.relayhosts import read_key as read_sender_key
+from relay.routing.transport import TransportTables, transport_table
+from relay.routing.transport import read_key as read_transport_key
 
 
-def map_name(spec: str) -> str:
-    """The file of ``texthash:FILE``, ``hash:FILE``, ``lmdb:FILE`` or ``FILE``, as written."""
-    kind, colon, name = spec.partition(":")
-    return name if colon and kind in {"texthash", "hash", "lmdb"} else spec
+@dataclass(frozen=True, slots=True)
+class LoadedMap:
+    """A map as it was read.
+
+    :param text: the file's content; empty where there is no file.
+    :param directory: that of the file, or where relative names start from.
+    """
+
+    spec: MapSpec
+    table: LookupTable
+    text: str
+    directory: Path
 
 
-def map_path(spec: str, base: Path) -> Path:
-    """The file of a policy map, where a relative name starts from ``base``."""
-    return base / map_name(spec)
+def load_maps(specs: Iterable[str], base: Path, *, what: str, read_key: KeyReader = fold) -> tuple[LoadedMap, ...]:
+    """Read the maps of an option, of every type; reasons and problems name the files as written.
+
+    :param specs: as in the option.
+    :param base: the directory that relative names start from.
+    :param what: what the maps are for, for errors: ``policy``, ``transport``.
+    :param read_key: how keys are normalised.
+    :raises ConfigErrors: if a file cannot be read, or what stands in place of one; with every such map.
+    """
+    loaded: list[LoadedMap] = []
+    errors: list[ConfigError] = []
+    for written in specs:
+        try:
+            spec = MapSpec.parse(written)
+            path = base / spec.file
+            text = path.read_bytes().decode(errors="surrogateescape") if spec.file else ""
+            table = build_table(spec, text, read_key=read_key)
+        except OSError as error:
+            errors.append(ConfigError(map_name(written), f"the {what} map cannot be read: {error.strerror}"))
+        except BadNotation as error:
+            errors.append(ConfigError(written, f"the {what} map cannot be read: {error}"))
+        else:
+            loaded.append(LoadedMap(spec, table, text, path.parent if spec.file else base))
+    if errors:
+        raise ConfigErrors(errors)
+    return tuple(loaded)
+
+
+def map_name(written: str) -> str:
+    """The file of a map as written, or what its rules call it."""
+    return MapSpec.parse(written).name
+
+
+def map_path(written: str, base: Path) -> Path | None:
+    """The file of a map, where a relative name starts from ``base``; None if it has none."""
+    spec = MapSpec.parse(written)
+    return base / spec.file if spec.file else None
 
 
 def load_policy_maps(specs: Iterable[str], base: Path) -> PolicyTables:
@@ -40,8 +86,8 @@ def load_policy_maps(specs: Iterable[str], base: Path) -> PolicyTables:
     """
     return PolicyTables(
         tuple(
-            _with_anchors_checked(parse_table(text, name, base=str((base / name).parent.absolute())))
-            for name, text in _read(specs, base, "policy")
+            policy_table(each.table, base=str(each.directory.absolute()), anchor_fault=_anchor_fault)
+            for each in load_maps(specs, base, what="policy", read_key=read_policy_key)
         )
     )
 
@@ -55,7 +101,10 @@ def load_transport_maps(specs: Iterable[str], base: Path, *, port: int) -> Trans
     :raises ConfigErrors: if a file cannot be read, with every such file.
     """
     return TransportTables(
-        tuple(parse_transport(text, name, port=port) for name, text in _read(specs, base, "transport"))
+        tuple(
+            transport_table(each.table, port=port)
+            for each in load_maps(specs, base, what="transport", read_key=read_transport_key)
+        )
     )
 
 
@@ -65,48 +114,23 @@ def load_sender_maps(specs: Iterable[str], base: Path, *, port: int) -> SenderTa
     :raises ConfigErrors: if a file cannot be read, with every such file.
     """
     return SenderTables(
-        tuple(parse_relayhosts(text, name, port=port) for name, text in _read(specs, base, "relayhost"))
+        tuple(
+            relayhost_table(each.table, port=port)
+            for each in load_maps(specs, base, what="relayhost", read_key=read_sender_key)
+        )
     )
 
 
-def _read(specs: Iterable[str], base: Path, what: str) -> Sequence[tuple[str, str]]:
-    """Each file's name as written and its text; octets that are no UTF-8 become surrogates."""
-    texts: list[tuple[str, str]] = []
-    errors: list[ConfigError] = []
-    for spec in specs:
-        try:
-            text = map_path(spec, base).read_bytes().decode(errors="surrogateescape")
-        except OSError as error:
-            errors.append(ConfigError(map_name(spec), f"the {what} map cannot be read: {error.strerror}"))
-            continue
-        texts.append((map_name(spec), text))
-    if errors:
-        raise ConfigErrors(errors)
-    return texts
-
-
-def _with_anchors_checked(table: PolicyTable) -> PolicyTable:
+def _anchor_fault(name: str) -> str:
     """Postfix reads trust anchor files with the policy: what is no trust anchor file makes the line malformed."""
-    entries = dict(table.entries)
-    problems = list(table.problems)
-    for key, entry in table.entries.items():
-        fault = _anchor_fault(entry) if isinstance(entry, MapEntry) else ""
-        if fault:
-            entries[key] = MalformedEntry(key=key, rule=entry.rule, warning=fault)
-            problems.append(TableProblem(entry.rule.place, f"{key}: {fault}", is_error=True))
-    return replace(table, entries=entries, problems=tuple(problems))
-
-
-def _anchor_fault(entry: MapEntry) -> str:
-    for name in entry.tafiles:
-        try:
-            count = count_trust_anchors(Path(name).read_bytes())
-        except OSError as error:
-            return f"error opening trust anchor file: {name}: {error.strerror}"
-        except ValueError as error:
-            return f"error reading trust anchor file: {name}: {error}"
-        if not count:
-            return f"error reading trust anchor file: {name}: neither a certificate nor a public key in PEM"
+    try:
+        count = count_trust_anchors(Path(name).read_bytes())
+    except OSError as error:
+        return f"error opening trust anchor file: {name}: {error.strerror}"
+    except ValueError as error:
+        return f"error reading trust anchor file: {name}: {error}"
+    if not count:
+        return f"error reading trust anchor file: {name}: neither a certificate nor a public key in PEM"
     return ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from relay.config.kinds import Kind, found, items_of, text_of, toml_list, toml_string
 from relay.mail.names import BadName, Domain, IpAddress, IpLiteral, NextHop
+from relay.maps.notation import MAP_TYPES, BadNotation, MapSpec, tokens
 from relay.policy.level import Level
 from relay.policy.notation import parse_match
 from relay.policy.policy import InsecureMxPolicy, MatchRule
@@ -196,19 +197,21 @@ def match_text(rules: tuple[MatchRule, ...]) -> str:
 MATCH_LIST = Kind(_read_match_list, lambda rules: toml_string(match_text(rules)))
 
 
-MAP_TYPES = ("texthash", "hash", "lmdb")
-
-
 def _maps(what: str, file: str) -> Kind:
-    """Files of Postfix map text, each with or without its type."""
+    """Postfix maps, each with or without its type."""
     expected = f'{what} maps such as ["texthash:/etc/dane-relay/{file}"]'
 
     def read(raw: object, _base: Path) -> tuple[str, ...]:
-        specs = items_of(raw, expected)
-        for spec in specs:
-            kind, colon, name = spec.partition(":")
-            if colon and (kind not in MAP_TYPES or not name):
-                raise ValueError(f"expected {expected}, {found(spec)}; types are {', '.join(MAP_TYPES)}")
+        # Braces keep blanks and commas together, as in main.cf: inline:{ a=b, { c = d e } }.
+        specs = tuple(tokens(text_of(raw, expected))) if isinstance(raw, str) else items_of(raw, expected)
+        for written in specs:
+            try:
+                spec = MapSpec.parse(written)
+            except BadNotation as error:
+                raise ValueError(f"expected {expected}: {error}") from None
+            kind, colon, _ = spec.file.partition(":")
+            if spec.type == "texthash" and colon and kind.isalpha():
+                raise ValueError(f"expected {expected}, {found(written)}; types are {', '.join(MAP_TYPES)}")
         return specs
 
     return Kind(read, toml_list)

@@ -35,7 +35,9 @@ class SmtpSection(Section):
         Level.DANE, "TLS security level of destinations that no policy map names."
     )
     tls_policy_maps: Annotated[tuple[str, ...], MAPS] = option(
-        (), "Postfix tls_policy files (texthash:, hash:, lmdb: or a bare path, all read as text), tried in order."
+        (),
+        "Postfix tls_policy maps, tried in order: files with or without texthash:, hash:, lmdb:, btree:, cdb: (all read as "
+        "text), regexp:, pcre:, cidr:, or inline:{...} and static:... (docs/policy.md).",
     )
     transport_maps: Annotated[tuple[str, ...], TRANSPORT_MAPS] = option(
         (),

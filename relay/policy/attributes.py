@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relay.mail.names import BadName, Domain
+from relay.maps.notation import tokens
 from relay.policy.level import Level
 from relay.policy.notation import parse_exclusions, parse_fingerprint, parse_grade, parse_match, parse_protocols
 from relay.policy.policy import MalformedEntry, MapEntry, MatchRule, Rule, TlsParameters
 
-_SEPARATORS = " \t\r\n,"
 _ONCE = frozenset(
     {"ciphers", "protocols", "servername", "exclude", "policy_ttl", "policy_type", "policy_domain", "policy_failure"}
 )
@@ -104,21 +104,6 @@ def _read(text: str, base: str) -> _Draft:
     if draft.level is Level.FINGERPRINT and not draft.fingerprints:
         draft.warnings.append("configured at fingerprint security level, but with no fingerprints to match.")
     return draft
-
-
-def tokens(text: str) -> Iterator[str]:
-    """Cut at white space and commas that stand outside braces (postfix mystrtok.c, mystrtokq)."""
-    word, depth = "", 0
-    for character in text:
-        if depth == 0 and character in _SEPARATORS:
-            if word:
-                yield word
-            word = ""
-            continue
-        depth += (character == "{") - (character == "}" and depth > 0)
-        word += character
-    if word:
-        yield word
 
 
 def _name_and_value(word: str) -> tuple[str, str]:

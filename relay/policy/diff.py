@@ -140,7 +140,7 @@ class _Side:
 
     def _key_of(self, entry: MapEntry, next_hop: NextHop) -> str:
         tables = self.tables.tables
-        return next(key for key in lookup_keys(next_hop) if any(table.entries.get(key) is entry for table in tables))
+        return next(key for key in lookup_keys(next_hop) if any(table.lookup(key) == entry for table in tables))
 
 
 def _match(level: Level, written: tuple[MatchRule, ...], defaults: Defaults) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ from enum import Enum
 from cryptography import x509
 
 from relay.mail.names import BadName, Domain, NextHop
-from relay.policy.attributes import tokens
+from relay.maps.lines import logical_lines
+from relay.maps.notation import tokens
 from relay.policy.compare import Entry, lesser_guarantees, names_accepted, sample_next_hop, versions_allowed
 from relay.policy.level import Level
 from relay.policy.policy import Defaults, MalformedEntry, MapEntry, NoEntry
-from relay.policy.table import PolicyTable, PolicyTables, logical_lines, lookup_keys
+from relay.policy.table import PolicyTable, PolicyTables, lookup_keys
 
 _DIGEST_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 _WEAK_DIGESTS = ("md5", "sha1")
@@ -130,17 +131,16 @@ class _Linter:
     def remarks(self, position: int, linted: LintedMap) -> Iterator[Remark]:
         for problem in linted.table.problems:
             yield Remark(problem.place, Check.ENTRY, problem.text, problem.is_error)
-        attributes = _attributes(linted)
+        attributes, written = _attributes(linted)
         for key, entry in linted.table.entries.items():
             place = entry.rule.place
-            yield from self._of_key(position, key, entry)
+            yield from self._of_key(position, key, entry, written.get(place, key))
             if isinstance(entry, MapEntry):
                 yield from _of_attributes(place, key, attributes.get(place, ()))
                 yield from self._of_entry(key, entry)
 
-    def _of_key(self, position: int, key: str, entry: MapEntry | MalformedEntry) -> Iterator[Remark]:
+    def _of_key(self, position: int, key: str, entry: MapEntry | MalformedEntry, written: str) -> Iterator[Remark]:
         place = entry.rule.place
-        written = entry.rule.text.split(maxsplit=1)[0]
         for earlier in self._tables.tables[:position]:
             if key in earlier.entries:
                 first = earlier.entries[key].rule.place
@@ -247,14 +247,16 @@ class _Linter:
             yield Remark(place, Check.FINGERPRINT, text)
 
 
-def _attributes(linted: LintedMap) -> Mapping[str, tuple[str, ...]]:
-    """The names of the attributes of each line, lower case, by ``FILE:LINE``."""
+def _attributes(linted: LintedMap) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, str]]:
+    """The names of the attributes of each line, lower case, and its key as written, by ``FILE:LINE``."""
     found: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, str] = {}
     for line in logical_lines(linted.text):
-        _, _, value = line.text.strip().partition(line.text.split(maxsplit=1)[0])
+        key, value = [*line.text.split(maxsplit=1), ""][:2]
         names = (word.strip("{ \t").partition("=")[0].strip().lower() for word in tokens(value) if "=" in word)
-        found[f"{linted.table.name}:{line.number}"] = tuple(dict.fromkeys(names))
-    return found
+        place = f"{linted.table.name}:{line.number}"
+        found[place], keys[place] = tuple(dict.fromkeys(names)), key
+    return found, keys
 
 
 def _of_attributes(place: str, key: str, names: tuple[str, ...]) -> Iterator[Remark]:

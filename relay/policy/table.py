@@ -1,63 +1,113 @@
-"""Policy maps: Postfix ``tls_policy`` text in, entries by key out, and the order in which keys are tried. Pure.
+"""Policy maps: Postfix ``tls_policy`` entries by key, and the order in which keys are tried. Pure.
 
 The laws:
 
-* A line that cannot be understood never disappears: its key is known, so mail for that key is deferred, where
-  Postfix's texthash would drop the line and a weaker parent or default could apply.
-* Entries are parsed once, when the table is loaded; a look-up is one dictionary access for each key and table.
+* A line that cannot be understood never disappears: mail for what it would have decided is deferred, where Postfix drops
+  lines that are no entries at all, and a weaker parent or default could apply.
+* What is wrong with a table is told when it is loaded, line by line; an entry itself is made when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from relay.mail.names import BadName, Domain, NextHop
-from relay.maptext import LogicalLine, logical_lines
-from relay.policy.attributes import parse_policy
+from relay.maps.build import MapSpec, build_table
+from relay.maps.cidr import CidrTable
+from relay.maps.notation import has_references
+from relay.maps.table import Failed, Found, LookupTable, MapProblem, Missing
+from relay.policy.attributes import ParsedPolicy, parse_policy
 from relay.policy.level import Level
 from relay.policy.policy import MalformedEntry, MapEntry, NoEntry, Rule
 
-__all__ = [
-    "PolicyTable",
-    "PolicyTables",
-    "TableProblem",
-    "logical_lines",
-    "lookup_keys",
-    "parse_table",
-]
-
 _SHOWN = 200
+_SAMPLE = "example.com"  # stands for what a pattern matched (RFC 2606 section 3)
 
-
-@dataclass(frozen=True, slots=True)
-class TableProblem:
-    """Something wrong with a line.
-
-    :param place: ``FILE:LINE``.
-    :param text: what is wrong and what follows from it.
-    :param is_error: whether the line does not do what its author wanted: it defers mail or never matches; else this
-        is a warning only.
-    """
-
-    place: str
-    text: str
-    is_error: bool
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.text}"
+AnchorFault = Callable[[str], str]
+"""What is wrong with a trust anchor file; empty if nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyTable:
-    """One policy map, parsed.
+    """One policy map, checked.
 
-    :param entries: by normalised key: lower case, A-labels, no trailing dot.
+    :param source: keys are normalised: lower case, A-labels, no trailing dot.
+    :param base: the directory that relative ``tafile`` names start from.
+    :param anchors: every trust anchor file that was looked at, and what is wrong with it.
     """
 
-    name: str
-    entries: Mapping[str, MapEntry | MalformedEntry]
-    problems: tuple[TableProblem, ...] = ()
+    source: LookupTable
+    base: str = ""
+    anchors: Mapping[str, str] | None = None
+    problems: tuple[MapProblem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The map as rules call it."""
+        return self.source.name
+
+    def lookup(self, key: str) -> MapEntry | MalformedEntry | None:
+        """The entry of one key; None if the table has none."""
+        match self.source.lookup(key):
+            case Missing():
+                return None
+            case Failed() | Found() as answer:
+                return self.read(key, answer).entry
+
+    def read(self, key: str, answer: Found | Failed) -> ParsedPolicy:
+        """The entry that a row of the table comes to for a key."""
+        if isinstance(answer, Failed):
+            rule = Rule(answer.place, key)
+            return ParsedPolicy(
+                MalformedEntry(key=key, rule=rule, warning=f"policy table lookup error: {answer.reason}")
+            )
+        rule = Rule(answer.place, f"{key} {answer.value}"[:_SHOWN])
+        parsed = parse_policy(answer.value, key=key, rule=rule, base=self.base)
+        fault = self._anchor_fault(parsed.entry) if isinstance(parsed.entry, MapEntry) else ""
+        return replace(parsed, entry=MalformedEntry(key=key, rule=rule, warning=fault)) if fault else parsed
+
+    def _anchor_fault(self, entry: MapEntry) -> str:
+        if self.anchors is None:
+            return ""
+        for name in entry.tafiles:
+            fault = self.anchors.get(name, f"error opening trust anchor file: {name}: not read with the map")
+            if fault:
+                return fault
+        return ""
+
+    @property
+    def entries(self) -> Mapping[str, MapEntry | MalformedEntry]:
+        """The entries of keys that are compared as they stand, made as they are asked for."""
+        return _Entries(self)
+
+    @property
+    def tafiles(self) -> tuple[str, ...]:
+        """The trust anchor files that can be used."""
+        return tuple(name for name, fault in (self.anchors or {}).items() if not fault)
+
+
+class _Entries(Mapping[str, MapEntry | MalformedEntry]):
+    """A table of literal keys, seen as a mapping."""
+
+    def __init__(self, table: PolicyTable) -> None:
+        self._table = table
+        self._keys = table.source.keys()
+
+    def __getitem__(self, key: str) -> MapEntry | MalformedEntry:
+        entry = self._table.lookup(key) if key in self._keys else None
+        if entry is None:
+            raise KeyError(key)
+        return entry
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,87 +118,90 @@ class PolicyTables:
 
     def lookup(self, next_hop: NextHop) -> MapEntry | MalformedEntry | NoEntry:
         """Find the entry of a next-hop: each key in turn, and for each key the first table that has it."""
+        return next(self.candidates(next_hop), NoEntry())
+
+    def candidates(self, next_hop: NextHop) -> Iterator[MapEntry | MalformedEntry]:
+        """Every entry that a next-hop leads to, that of ``lookup`` first, then what would hold without it."""
         for key in lookup_keys(next_hop):
             for table in self.tables:
-                entry = table.entries.get(key)
+                entry = table.lookup(key)
                 if entry is not None:
-                    return entry
-        return NoEntry()
+                    yield entry
 
     def written_for(self, next_hop: NextHop) -> Iterator[MapEntry | MalformedEntry]:
         """The lines whose key is the next-hop itself, neither a parent of it nor a pattern."""
         return (table.entries[next_hop.key] for table in self.tables if next_hop.key in table.entries)
 
     @property
-    def problems(self) -> tuple[TableProblem, ...]:
+    def problems(self) -> tuple[MapProblem, ...]:
         """What is wrong with the tables, in order of file and line."""
         return tuple(problem for table in self.tables for problem in table.problems)
 
     @property
     def tafiles(self) -> tuple[str, ...]:
-        """Every trust anchor file that an entry names, once."""
-        entries = (entry for table in self.tables for entry in table.entries.values())
-        return tuple(dict.fromkeys(name for e in entries if isinstance(e, MapEntry) for name in e.tafiles))
+        """Every trust anchor file that an entry names and that can be used, once."""
+        return tuple(dict.fromkeys(name for table in self.tables for name in table.tafiles))
 
 
 def lookup_keys(next_hop: NextHop) -> Iterator[str]:
     """The keys to try, in order (postfix smtp_tls_policy.c, tls_policy_lookup).
 
-    A bare domain is followed by each parent with a leading dot; brackets or a port allow only the text itself.
+    A bare domain is followed by each parent with a leading dot; brackets or a port allow only the text itself. Every key
+    is asked of every kind of table: patterns see ``.example.com`` too.
     """
     yield next_hop.key
     if next_hop.use_mx and isinstance(next_hop.host, Domain) and next_hop.key == str(next_hop.host):
         yield from ("." + parent for parent in next_hop.host.parents())
 
 
-def parse_table(text: str, name: str, *, base: str = "") -> PolicyTable:
-    """Read a policy map.
+def parse_table(
+    text: str, name: str, *, base: str = "", kind: str = "texthash", anchor_fault: AnchorFault = lambda _name: ""
+) -> PolicyTable:
+    """Read a policy map that is a file.
 
     :param text: the file's content; octets that are no UTF-8 as surrogates (``errors="surrogateescape"``).
     :param name: the file as it is to be called in rules and problems.
     :param base: the directory that relative ``tafile`` names start from.
+    :param kind: the type of the map.
     """
-    entries: dict[str, MapEntry | MalformedEntry] = {}
-    problems: list[TableProblem] = []
-    for line in logical_lines(text):
-        key, entry, found = _parse_line(line, name, base)
-        problems += found
-        earlier = entries.get(key)
-        if earlier is None:
-            entries[key] = entry
-        else:
-            entries[key], problem = _duplicate(key, earlier, entry)
-            problems.append(problem)
-    return PolicyTable(name, entries, tuple(problems))
+    source = build_table(MapSpec(kind, name), text, read_key=read_key)
+    return policy_table(source, base=base, anchor_fault=anchor_fault)
 
 
-def _parse_line(
-    line: LogicalLine, name: str, base: str
-) -> tuple[str, MapEntry | MalformedEntry, tuple[TableProblem, ...]]:
-    written, value = [*line.text.split(maxsplit=1), ""][:2]
-    value = value.rstrip()
-    rule = Rule(f"{name}:{line.number}", f"{written} {value}".rstrip()[:_SHOWN])
-    key, fault = _normal_key(written)
+def policy_table(source: LookupTable, *, base: str = "", anchor_fault: AnchorFault = lambda _name: "") -> PolicyTable:
+    """Check every entry of a table that was read with ``read_key``."""
+    anchors: dict[str, str] = {}
+    table = PolicyTable(source, base)
+    problems = list(source.problems)
+    if isinstance(source, CidrTable) and len(source):
+        text = "no next-hop is ever found in a cidr: map: addresses stand in brackets there"
+        problems.append(MapProblem(f"{source.name}:1", text, is_error=True))
+    for row in source.rows():
+        if isinstance(row.answer, Failed):
+            continue  # a problem of the source already
+        sampled = has_references(row.answer.value) and not row.key
+        answer = replace(row.answer, value=_with_sample(row.answer.value)) if sampled else row.answer
+        parsed = table.read(row.key or _SAMPLE, answer)
+        if isinstance(parsed.entry, MapEntry) and not sampled:
+            anchors.update({one: anchor_fault(one) for one in parsed.entry.tafiles if one not in anchors})
+            parsed = replace(table, anchors=anchors).read(row.key or _SAMPLE, answer)
+        problems += _problems(row.key, row.answer.place, parsed, sampled=sampled)
+    return PolicyTable(source, base, anchors, tuple(problems))
 
-    def broken(warning: str) -> tuple[str, MapEntry | MalformedEntry, tuple[TableProblem, ...]]:
-        entry = MalformedEntry(key=key, rule=rule, warning=warning)
-        return key, entry, (TableProblem(rule.place, warning, is_error=True),)
 
-    if any("\ud800" <= character <= "\udfff" for character in line.text):
-        return broken(f"non-UTF-8 input {line.text[:_SHOWN]!a}")
-    if line.text[0].isspace():
-        return broken("logical line must not start with whitespace")
-    if not value:
-        return broken("invalid empty policy: expected format: key whitespace value")
-    parsed = parse_policy(value, key=key, rule=rule, base=base)
-    problems = [
-        TableProblem(rule.place, f"{key}: {text}", is_error=_matches_nobody(parsed.entry)) for text in parsed.warnings
-    ]
+def _with_sample(value: str) -> str:
+    head, *parts = value.split("${")
+    return head + "".join(_SAMPLE + part.partition("}")[2] for part in parts)
+
+
+def _problems(key: str, place: str, parsed: ParsedPolicy, *, sampled: bool) -> Iterator[MapProblem]:
+    prefix = f"{key}: " if key else ""
+    if sampled:
+        prefix = f"if {_SAMPLE} is what the pattern matched: "
+    for text in parsed.warnings:
+        yield MapProblem(place, prefix + text, is_error=_matches_nobody(parsed.entry) and not sampled)
     if isinstance(parsed.entry, MalformedEntry):
-        problems.append(TableProblem(rule.place, f"{key}: {parsed.entry.warning}", is_error=True))
-    if fault:
-        problems.append(TableProblem(rule.place, fault, is_error=True))
-    return key, parsed.entry, tuple(problems)
+        yield MapProblem(place, prefix + parsed.entry.warning, is_error=not sampled)
 
 
 def _matches_nobody(entry: MapEntry | MalformedEntry) -> bool:
@@ -156,7 +209,7 @@ def _matches_nobody(entry: MapEntry | MalformedEntry) -> bool:
     return isinstance(entry, MalformedEntry) or (entry.level is Level.FINGERPRINT and not entry.fingerprints)
 
 
-def _normal_key(written: str) -> tuple[str, str]:
+def read_key(written: str) -> tuple[str, str]:
     """The key as look-ups ask for it, and what is wrong with it if none ever will."""
     key = written.lower()
     below = key.startswith(".")
@@ -167,23 +220,3 @@ def _normal_key(written: str) -> tuple[str, str]:
     except BadName as error:
         return key, f'no next-hop ever matches the key "{written[:_SHOWN]}": {error}'
     return next_hop.key, ""
-
-
-def _duplicate(
-    key: str, earlier: MapEntry | MalformedEntry, later: MapEntry | MalformedEntry
-) -> tuple[MapEntry | MalformedEntry, TableProblem]:
-    """The same key twice: harmless if both lines say the same, else nobody knows which was meant.
-
-    Postfix's texthash refuses the whole table then and every look-up fails; here only this key is deferred.
-    """
-    text = f'duplicate entry: "{key}" (first at {earlier.rule.place})'
-    if _meaning(earlier) == _meaning(later):
-        return earlier, TableProblem(later.rule.place, text, is_error=False)
-    warning = f"policy table lookup error: {text}"
-    return MalformedEntry(key=key, rule=later.rule, warning=warning), TableProblem(
-        later.rule.place, text, is_error=True
-    )
-
-
-def _meaning(entry: MapEntry | MalformedEntry) -> MapEntry | MalformedEntry:
-    return replace(entry, rule=Rule(""))

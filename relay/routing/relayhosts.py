@@ -6,13 +6,15 @@ As with transport maps a line that cannot be understood never disappears: mail o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from relay.mail.envelope import NullSender, Sender
 from relay.mail.names import BadName, Domain, IpLiteral
-from relay.maptext import LogicalLine, logical_lines
-from relay.routing.transport import Malformed, TransportProblem, Via, parse_next_hops
+from relay.maps.build import MapSpec, build_table
+from relay.maps.notation import has_references
+from relay.maps.table import Failed, Found, LookupTable, MapProblem, Missing, find
+from relay.routing.transport import Malformed, Via, parse_next_hops
 
 NULL_KEY = "<>"
 """What the null sender is looked up as (postfix ``empty_address_relayhost_maps_lookup_key``)."""
@@ -43,14 +45,32 @@ class NoRelayhost:
 
 @dataclass(frozen=True, slots=True)
 class SenderTable:
-    """One map, parsed.
+    """One map, checked.
 
-    :param entries: by normalised key: lower case, the domain in A-labels without trailing dot.
+    :param source: keys are normalised: lower case, the domain in A-labels without trailing dot.
+    :param port: the TCP port of next-hops that name none.
     """
 
-    name: str
-    entries: Mapping[str, SenderEntry]
-    problems: tuple[TransportProblem, ...] = ()
+    source: LookupTable
+    port: int
+    problems: tuple[MapProblem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The map as reasons call it."""
+        return self.source.name
+
+    def lookup(self, key: str, *, partial: bool = False) -> SenderEntry | NoRelayhost:
+        """The entry of one key; patterns are not asked for partial keys."""
+        answer = find((self.source,), key, partial=partial)
+        return NoRelayhost() if isinstance(answer, Missing) else self.read(answer)
+
+    def read(self, answer: Found | Failed) -> SenderEntry:
+        """What a row of the table comes to."""
+        if isinstance(answer, Failed):
+            return SenderEntry(answer.place, Malformed("a relayhost map that can be read", answer.reason))
+        value = answer.value
+        return SenderEntry(answer.place, AsOthers() if value.lower() == _DUNNO else parse_next_hops(value, self.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +82,16 @@ class SenderTables:
     def lookup(self, sender: Sender) -> SenderEntry | NoRelayhost:
         """Find what holds for a sender: each key in turn, and for each key the first table that has it."""
         if self.tables:
-            for key in lookup_keys(sender):
+            for number, key in enumerate(lookup_keys(sender)):
                 for table in self.tables:
-                    if key in table.entries:
-                        return table.entries[key]
+                    # Patterns see whole addresses only (postfix mail_addr_find.c: partial keys are for fixed tables).
+                    entry = table.lookup(key, partial=number > 0)
+                    if isinstance(entry, SenderEntry):
+                        return entry
         return NoRelayhost()
 
     @property
-    def problems(self) -> tuple[TransportProblem, ...]:
+    def problems(self) -> tuple[MapProblem, ...]:
         """What is wrong with the tables, in order of file and line."""
         return tuple(problem for table in self.tables for problem in table.problems)
 
@@ -87,46 +109,31 @@ def lookup_keys(sender: Sender) -> Iterator[str]:
     yield f"@{domain}"
 
 
-def parse_relayhosts(text: str, name: str, *, port: int) -> SenderTable:
-    """Read a map.
+def parse_relayhosts(text: str, name: str, *, port: int, kind: str = "texthash") -> SenderTable:
+    """Read a map that is a file.
 
     :param text: the file's content; octets that are no UTF-8 as surrogates (``errors="surrogateescape"``).
     :param name: the file as it is to be called in reasons and problems.
     :param port: the TCP port of next-hops that name none.
+    :param kind: the type of the map.
     """
-    entries: dict[str, SenderEntry] = {}
-    problems: list[TransportProblem] = []
-    for line in logical_lines(text):
-        place = f"{name}:{line.number}"
-        written, value = [*line.text.split(maxsplit=1), ""][:2]
-        key, fault = _normal_key(written)
-        if fault:
-            problems.append(TransportProblem(place, fault, is_error=True))
-        entry = SenderEntry(place, _action(line, value.strip(), port))
-        if isinstance(entry.action, Malformed):
-            problems.append(TransportProblem(place, f"{key}: {entry.action}", is_error=True))
-        earlier = entries.setdefault(key, entry)
-        if earlier is not entry:
-            same = earlier.action == entry.action
-            text_of_it = f'duplicate entry: "{key}" (first at {earlier.place})'
-            if not same:
-                entries[key] = SenderEntry(place, Malformed("one entry for a key", text_of_it))
-            problems.append(TransportProblem(place, text_of_it, is_error=not same))
-    return SenderTable(name, entries, tuple(problems))
+    return relayhost_table(build_table(MapSpec(kind, name), text, read_key=read_key), port=port)
 
 
-def _action(line: LogicalLine, value: str, port: int) -> Via | AsOthers | Malformed:
-    expected = "an address or @domain, white space and a next-hop"
-    if any("\ud800" <= character <= "\udfff" for character in line.text):
-        return Malformed("UTF-8", f"{line.text[:_SHOWN]!a}")
-    if line.text[0].isspace():
-        return Malformed(expected, "white space at the beginning of the first line of an entry")
-    if not value:
-        return Malformed(expected, "nothing behind the key")
-    return AsOthers() if value.lower() == _DUNNO else parse_next_hops(value, port)
+def relayhost_table(source: LookupTable, *, port: int) -> SenderTable:
+    """Check every entry of a table that was read with ``read_key``."""
+    table = SenderTable(source, port)
+    problems = list(source.problems)
+    for row in source.rows():
+        if isinstance(row.answer, Found) and (row.key or not has_references(row.answer.value)):
+            action = table.read(row.answer).action
+            if isinstance(action, Malformed):
+                prefix = f"{row.key}: " if row.key else ""
+                problems.append(MapProblem(row.answer.place, f"{prefix}{action}", is_error=True))
+    return SenderTable(source, port, tuple(problems))
 
 
-def _normal_key(written: str) -> tuple[str, str]:
+def read_key(written: str) -> tuple[str, str]:
     """The key as look-ups ask for it, and what is wrong with it if none ever will."""
     key = written.lower()
     if key == NULL_KEY:

@@ -10,13 +10,15 @@ The laws:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from relay.mail.envelope import Address
 from relay.mail.names import BadName, Domain, IpLiteral, NextHop
 from relay.mail.reply import EnhancedStatus
-from relay.maptext import LogicalLine, logical_lines
+from relay.maps.build import MapSpec, build_table
+from relay.maps.notation import has_references
+from relay.maps.table import Failed, Found, LookupTable, MapProblem, Missing, find
 
 EVERYBODY = "*"
 TRANSPORTS = ("smtp", "relay", "error", "retry", "discard")
@@ -95,31 +97,32 @@ class NoTransport:
 
 
 @dataclass(frozen=True, slots=True)
-class TransportProblem:
-    """Something wrong with a line.
-
-    :param place: ``FILE:LINE``.
-    :param is_error: whether the line does not do what its author wanted: it defers mail or never matches.
-    """
-
-    place: str
-    text: str
-    is_error: bool
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
 class TransportTable:
-    """One transport map, parsed.
+    """One transport map, checked.
 
-    :param entries: by normalised key: lower case, A-labels, no trailing dot.
+    :param source: keys are normalised: lower case, A-labels, no trailing dot.
+    :param port: the TCP port of next-hops that name none.
     """
 
-    name: str
-    entries: Mapping[str, TransportEntry]
-    problems: tuple[TransportProblem, ...] = ()
+    source: LookupTable
+    port: int
+    problems: tuple[MapProblem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The map as reasons call it."""
+        return self.source.name
+
+    def lookup(self, key: str, *, partial: bool = False) -> TransportEntry | NoTransport:
+        """The entry of one key; patterns are not asked for partial keys."""
+        answer = find((self.source,), key, partial=partial)
+        return NoTransport() if isinstance(answer, Missing) else self.read(answer)
+
+    def read(self, answer: Found | Failed) -> TransportEntry:
+        """What a row of the table comes to."""
+        if isinstance(answer, Failed):
+            return TransportEntry(answer.place, Malformed("a transport map that can be read", answer.reason))
+        return TransportEntry(answer.place, _action(answer.value, self.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +134,16 @@ class TransportTables:
     def lookup(self, address: Address) -> TransportEntry | NoTransport:
         """Find what holds for a recipient: each key in turn, and for each key the first table that has it."""
         if self.tables:
-            for key in lookup_keys(address):
+            for number, key in enumerate(lookup_keys(address)):
                 for table in self.tables:
-                    if key in table.entries:
-                        return table.entries[key]
+                    # Patterns see the whole address, or domains could be matched by what was meant for addresses.
+                    entry = table.lookup(key, partial=number > 0 and key != EVERYBODY)
+                    if isinstance(entry, TransportEntry):
+                        return entry
         return NoTransport()
 
     @property
-    def problems(self) -> tuple[TransportProblem, ...]:
+    def problems(self) -> tuple[MapProblem, ...]:
         """What is wrong with the tables, in order of file and line."""
         return tuple(problem for table in self.tables for problem in table.problems)
 
@@ -157,39 +162,31 @@ def lookup_keys(address: Address) -> Iterator[str]:
     yield EVERYBODY
 
 
-def parse_transport(text: str, name: str, *, port: int) -> TransportTable:
-    """Read a transport map.
+def parse_transport(text: str, name: str, *, port: int, kind: str = "texthash") -> TransportTable:
+    """Read a transport map that is a file.
 
     :param text: the file's content; octets that are no UTF-8 as surrogates (``errors="surrogateescape"``).
     :param name: the file as it is to be called in reasons and problems.
     :param port: the TCP port of next-hops that name none.
+    :param kind: the type of the map.
     """
-    entries: dict[str, TransportEntry] = {}
-    problems: list[TransportProblem] = []
-    for line in logical_lines(text):
-        place = f"{name}:{line.number}"
-        written, value = [*line.text.split(maxsplit=1), ""][:2]
-        key, fault = _normal_key(written)
-        if fault:
-            problems.append(TransportProblem(place, fault, is_error=True))
-        entry = TransportEntry(place, _action(line, value.rstrip(), port))
-        if isinstance(entry.action, Malformed):
-            problems.append(TransportProblem(place, f"{key}: {entry.action}", is_error=True))
-        earlier = entries.setdefault(key, entry)
-        if earlier is not entry:
-            entries[key], problem = _duplicate(key, earlier, entry)
-            problems.append(problem)
-    return TransportTable(name, entries, tuple(problems))
+    return transport_table(build_table(MapSpec(kind, name), text, read_key=read_key), port=port)
 
 
-def _action(line: LogicalLine, value: str, port: int) -> Action:
-    expected = "a key, white space and TRANSPORT:NEXTHOP"
-    if any("\ud800" <= character <= "\udfff" for character in line.text):
-        return Malformed("UTF-8", f"{line.text[:_SHOWN]!a}")
-    if line.text[0].isspace():
-        return Malformed(expected, "white space at the beginning of the first line of an entry")
-    if not value:
-        return Malformed(expected, "nothing behind the key")
+def transport_table(source: LookupTable, *, port: int) -> TransportTable:
+    """Check every entry of a table that was read with ``read_key``."""
+    table = TransportTable(source, port)
+    problems = list(source.problems)
+    for row in source.rows():
+        if isinstance(row.answer, Found) and (row.key or not has_references(row.answer.value)):
+            action = table.read(row.answer).action
+            if isinstance(action, Malformed):
+                prefix = f"{row.key}: " if row.key else ""
+                problems.append(MapProblem(row.answer.place, f"{prefix}{action}", is_error=True))
+    return TransportTable(source, port, tuple(problems))
+
+
+def _action(value: str, port: int) -> Action:
     transport, _, rest = value.partition(":")
     rest = rest.strip()
     match transport:
@@ -241,7 +238,7 @@ def _refuse(text: str, klass: int) -> Refuse | Malformed:
     return Refuse(EnhancedStatus.parse(match[1]), text[match.end() :])
 
 
-def _normal_key(written: str) -> tuple[str, str]:
+def read_key(written: str) -> tuple[str, str]:
     """The key as look-ups ask for it, and what is wrong with it if none ever will."""
     key = written.lower()
     if key == EVERYBODY:
@@ -259,12 +256,3 @@ def _normal_key(written: str) -> tuple[str, str]:
 def _domain(text: str) -> str:
     literal = text.startswith("[") and text.endswith("]")
     return str(IpLiteral.parse(text[1:-1]) if literal else Domain.parse(text)).lower()
-
-
-def _duplicate(key: str, earlier: TransportEntry, later: TransportEntry) -> tuple[TransportEntry, TransportProblem]:
-    """The same key twice: harmless if both lines say the same, else nobody knows which was meant."""
-    text = f'duplicate entry: "{key}" (first at {earlier.place})'
-    if earlier.action == later.action:
-        return earlier, TransportProblem(later.place, text, is_error=False)
-    broken = TransportEntry(later.place, Malformed("one entry for a key", text))
-    return broken, TransportProblem(later.place, text, is_error=True)

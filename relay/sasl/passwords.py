@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from relay.mail.envelope import Address, NullSender, Sender
 from relay.mail.names import BadName, Domain, IpLiteral, NextHop
-from relay.maptext import LogicalLine, logical_lines
+from relay.maps.lines import LogicalLine, logical_lines
 from relay.sasl.credentials import (
     BadCredentials,
     Credentials,

@@ -38,7 +38,6 @@ def texts(table: PolicyTable) -> list[str]:
     ("policy", "warning"),
     [
         (",", "invalid empty policy"),
-        ("", "invalid empty policy: expected format: key whitespace value"),
         ("strong", 'invalid security level "strong"'),
         ("halfdane", 'invalid security level "halfdane"'),
         ("match=nexthop", 'invalid security level "match=nexthop"'),
@@ -217,7 +216,19 @@ def test_logical_lines() -> None:
 def test_a_first_line_that_is_indented_defers_its_key() -> None:
     table = parse_table("  example.com none\n", "m")
     assert isinstance(table.entries["example.com"], MalformedEntry)
-    assert texts(table) == ["m:1: logical line must not start with whitespace"]
+    assert texts(table) == ["m:1: example.com: logical line must not start with whitespace"]
+
+
+def test_a_key_alone_defers() -> None:
+    table = parse_table("example.com\n.com none\n", "m")
+    assert table.lookup("example.com") == MalformedEntry(
+        key="example.com",
+        rule=Rule("m:1", "example.com"),
+        warning="policy table lookup error: expected format: key whitespace value",
+    )
+    assert [str(problem) for problem in table.problems if problem.is_error] == [
+        "m:1: example.com: expected format: key whitespace value"
+    ]
 
 
 def test_octets_that_are_no_utf8_defer_the_key() -> None:

@@ -20,8 +20,11 @@ def held(*texts: str, by: Sender) -> str:
 
 
 def entry(line: str) -> SenderEntry:
-    (only,) = parse_relayhosts(line, "senders", port=25).entries.values()
-    return only
+    table = parse_relayhosts(line, "senders", port=25)
+    (key,) = table.source.keys()
+    found = table.lookup(key)
+    assert isinstance(found, SenderEntry)
+    return found
 
 
 def test_an_address_comes_before_its_domain_in_whatever_map() -> None:
@@ -47,17 +50,18 @@ def test_values() -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("@client.test\n", "nothing behind the key"),
+        ("@client.test\n", "expected format: key whitespace value"),
         ("@client.test [a.example\n", "not a next-hop"),
         ("@client.test smtp:[a.example]:25\n", "not a next-hop"),
         ("@client.test 192.0.2.1\n", '"192.0.2.1"'),
-        (" @client.test a.example\n", "white space at the beginning"),
+        (" @client.test a.example\n", "must not start with whitespace"),
         ("@client.test a.example\n@client.test b.example\n", 'duplicate entry: "@client.test" (first at senders:1)'),
     ],
 )
 def test_a_line_that_nobody_understands_keeps_its_key(line: str, found: str) -> None:
     table = parse_relayhosts(line, "senders", port=25)
-    broken = table.entries["@client.test"]
+    broken = table.lookup("@client.test")
+    assert isinstance(broken, SenderEntry)
     assert isinstance(broken.action, Malformed)
     assert found in broken.action.found
     assert [problem.is_error for problem in table.problems] == [True]
@@ -71,5 +75,5 @@ def test_a_key_that_no_sender_has_is_told() -> None:
 
 def test_the_same_line_twice_is_only_told() -> None:
     table = parse_relayhosts("@client.test a.example\n@client.test a.example\n", "senders", port=25)
-    assert table.entries["@client.test"].place == "senders:1"
+    assert entry("@client.test a.example\n@client.test a.example\n").place == "senders:1"
     assert [problem.is_error for problem in table.problems] == [False]
