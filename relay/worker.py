@@ -1,4 +1,4 @@
-"""The worker: leases what is due, makes attempts, settles them; so many at a time per destination.
+"""The worker: leases what is due, makes attempts, settles them; who gets how much, ``relay.scheduling`` says.
 
 The queue and delivery do not know each other; they meet here. Every task is the worker's own: when it stops, each either
 finishes by the deadline or is cancelled and its lease given back.
@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from relay.concurrency import Concurrency
 from relay.delivery.attempt import Deliverer
 from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.route import Router
 from relay.log.events import Activated, Crashed, Observer, Program, Warned
-from relay.mail.envelope import QueueId, Recipient, RecipientId
+from relay.mail.envelope import QueueId, RecipientId
 from relay.mail.reply import EnhancedStatus
-from relay.outcome.result import AttemptResult, Deferred, Delays, Local, NoHost, Outcome
+from relay.outcome.result import AttemptResult, Outcome
+from relay.outcome.untried import broken_off, suspended
 from relay.queue.settle import Settler
 from relay.queue.store import Lease, QueueStore, StoreUnavailable
+from relay.scheduling.destinations import Destinations
+from relay.scheduling.turns import MAX_IN_LINE, Turns
+from relay.scheduling.window import Failing, Limits, Suspension
 
 LEASE = timedelta(minutes=30)
 RENEW_SECONDS = 300.0
@@ -30,6 +33,12 @@ STORE_RETRY_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 # While deliveries are under way the whole queue is looked at so often: retries that became due start then.
 BUSY_SECONDS = 1.0
+# Looking at the whole queue takes longer the more destinations it has; it never takes more than this part of the time.
+LOOKING_SHARE = 0.05
+# So many destinations are learned of in one look, the longest due first.
+HEADS = 2_000
+# Mail of dead destinations that is deferred at a time: it takes writing to the queue, and no slot.
+DEFERRED_AT_A_TIME = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +46,24 @@ class WorkerOptions:
     """Limits of one worker.
 
     :param concurrency: attempts at a time.
-    :param initial_destination_concurrency: attempts at a time at one destination, to begin with.
-    :param destination_concurrency_limit: attempts at a time at one destination, at most.
+    :param limits: those of each destination.
+    :param recipient_limit: recipients of one transaction at most (``destination_recipient_limit``); 0 for no limit.
     """
 
     concurrency: int = 200
-    initial_destination_concurrency: int = 5
-    destination_concurrency_limit: int = 20
+    limits: Limits = field(default_factory=Limits)
+    recipient_limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A lease under way.
+
+    :param suspension: why nobody is dialled; None for an attempt.
+    """
+
+    lease: Lease
+    suspension: Suspension | None
 
 
 class Worker:
@@ -51,6 +71,7 @@ class Worker:
 
     :param policies: the rules in force; asked once for each attempt, so that a reload never splits one.
     :param router: the routes in force, likewise.
+    :param monotonic: seconds on a clock that nobody sets.
     """
 
     def __init__(
@@ -63,6 +84,7 @@ class Worker:
         router: Callable[[], Router],
         options: WorkerOptions,
         clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
         observe: Observer,
     ) -> None:
         self._store = store
@@ -72,20 +94,27 @@ class Worker:
         self._router = router
         self._options = options
         self._clock = clock
+        self._monotonic = monotonic
         self._observe = observe
         self._wake = asyncio.Event()
         self._look = True
-        self._expected: set[str] = set()
+        self._may_look_at = 0.0
+        self._next_due: datetime | None = None
         self._stopping = False
-        self._at_destination = Concurrency(
-            initial=options.initial_destination_concurrency, limit=options.destination_concurrency_limit
-        )
+        self._hurry = asyncio.Event()
+        self._destinations = Destinations(options.limits)
+        self._turns = Turns(reserve=options.concurrency // 4)
+        self._dead: dict[str, None] = {}
+        self._expected: set[str] = set()
         self._active: Counter[QueueId] = Counter()
-        self._running: dict[asyncio.Task[bool], Lease] = {}
+        self._running: dict[asyncio.Task[Failing | None], _Job] = {}
+        self._attempts = 0
 
     def wake(self) -> None:
-        """Anything may be due: look at the whole queue."""
+        """Anything may be due, and an administrator wants it tried: look everywhere, at dead destinations too."""
+        self._destinations.revive()
         self._look = True
+        self._may_look_at = 0.0
         self._wake.set()
 
     def expect(self, destinations: Collection[str]) -> None:
@@ -99,7 +128,7 @@ class Worker:
         try:
             while not self._stopping:
                 self._wake.clear()
-                timeout = await self._start_what_is_due()
+                timeout = await self._turn()
                 try:
                     async with asyncio.timeout(timeout):
                         await self._wake.wait()
@@ -109,79 +138,127 @@ class Worker:
             renewing.cancel()
 
     async def stop(self, deadline: float) -> None:
-        """Take nothing new, let attempts finish for ``deadline`` seconds, then give back what they hold."""
+        """Take nothing new, let attempts finish for ``deadline`` seconds or until ``hurry``, then give back what they hold."""
         self._stopping = True
         self._wake.set()
         running = dict(self._running)
-        if running:
-            _, late = await asyncio.wait(running, timeout=deadline)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-            tokens = [running[task].token for task in late]
-            if tokens:
-                try:
-                    await self._store.release(tokens)
-                except StoreUnavailable as error:
-                    self._observe(Warned(Program.QMGR, f"leases kept until the next start: {error}"))
+        if not running:
+            return
+        ending, hurry = asyncio.ensure_future(_end_of(running)), asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((ending, hurry), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        late = [task for task in running if not task.done()]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(ending, hurry, return_exceptions=True)
+        if late:
+            try:
+                await self._store.release([running[task].lease.token for task in late])
+            except StoreUnavailable as error:
+                self._observe(Warned(Program.QMGR, f"leases kept until the next start: {error}"))
 
-    async def _start_what_is_due(self) -> float:
-        """Start as many due deliveries as limits allow; returns the seconds until the whole queue is looked at again."""
+    def hurry(self) -> None:
+        """Let ``stop`` wait no longer."""
+        self._hurry.set()
+
+    @property
+    def under_way(self) -> int:
+        """How many attempts are being made."""
+        return self._attempts
+
+    async def _turn(self) -> float:
+        """Start as much as limits allow; returns the seconds until this is to be done again, if nothing wakes us before."""
         try:
-            await self._start_expected()
+            await self._start_what_is_due()
             # With nothing under way no end of a delivery will wake us: then the next look must be on time.
-            while (self._look or not self._running) and (room := self._options.concurrency - len(self._running)) > 0:
-                self._look = False
-                if not await self._start_any(room):
-                    due = await self._store.next_due(busy=self._at_destination.full())
-                    return IDLE_SECONDS if due is None else self._until(due)
+            if (self._look or not self._running) and self._monotonic() >= self._may_look_at:
+                await self._look_around()
+                await self._start_what_is_due()
         except StoreUnavailable as error:
             self._observe(Warned(Program.QMGR, f"queue unavailable: {error}"))
             return STORE_RETRY_SECONDS
-        return BUSY_SECONDS
+        return self._patience()
 
-    async def _start_expected(self) -> None:
-        """Look at the destinations where mail came in or a delivery ended; what finds no room now is looked at later."""
-        rooms: dict[str, int] = {}
-        room = self._options.concurrency - len(self._running)
-        for destination in list(self._expected):
-            if room <= 0:
-                break
-            self._expected.discard(destination)
-            here = min(room, self._at_destination.room(destination))
-            if here:
-                rooms[destination] = here
-                room -= here
-        if rooms:
-            now = self._clock()
-            for lease in await self._store.lease_at(rooms, now=now, until=now + LEASE):
-                self._start(lease)
+    def _patience(self) -> float:
+        now = self._monotonic()
+        waits = [BUSY_SECONDS if self._running or self._look else IDLE_SECONDS]
+        if self._next_due is not None:
+            waits.append((self._next_due - self._clock()).total_seconds())
+        if (rest := self._destinations.next_rest()) is not None:
+            waits.append(rest - now)
+        return max(min(waits), self._may_look_at - now, 0.0)
 
-    async def _start_any(self, room: int) -> bool:
-        """Look at the whole queue; returns whether anything was due."""
+    async def _look_around(self) -> None:
+        """Learn which destinations have mail that is due, beside those that are known to; nothing is leased yet."""
+        began = self._monotonic()
+        self._look = False
+        known = {*self._destinations.held_back(began), *self._turns, *self._dead}
         now = self._clock()
-        leases = await self._store.lease(
-            now=now,
-            until=now + LEASE,
-            limit=room,
-            busy=self._at_destination.full(),
-            each=self._at_destination.initial,
+        heads = await self._store.heads(now=now, limit=HEADS, busy=known)
+        due = [head.destination for head in heads if head.due <= now]
+        self._next_due = heads[len(due)].due if len(due) < len(heads) else None
+        self._look = self._look or len(due) == HEADS
+        ended = self._monotonic()
+        self._may_look_at = ended + (ended - began) * (1 / LOOKING_SHARE - 1)
+        for destination in due:
+            self._join(destination)
+
+    def _join(self, destination: str) -> None:
+        """A destination has due mail, as far as is known: it stands in line, unless it is dead."""
+        if self._destinations.suspension(destination, self._monotonic()) is None:
+            if not self._turns.join(destination):
+                self._look = True
+        elif len(self._dead) < MAX_IN_LINE:
+            self._dead[destination] = None
+        else:
+            self._look = True
+
+    async def _start_what_is_due(self) -> None:
+        """Lease for those whose turn it is, and for the dead; start what was had."""
+        now = self._monotonic()
+        self._expected.update(self._destinations.rested(now))
+        expected, self._expected = self._expected, set()
+        for destination in expected:
+            self._join(destination)
+        spare = DEFERRED_AT_A_TIME - (len(self._running) - self._attempts)
+        dead = self._suspended(now, spare)
+        dealt = self._turns.deal(
+            self._options.concurrency - self._attempts,
+            room=lambda name: self._destinations.room(name, now),
+            is_idle=self._destinations.is_idle,
         )
-        too_many = []
+        rooms = {**dealt, **dict.fromkeys(dead, max(1, spare // max(1, len(dead))))}
+        if not rooms:
+            return
+        wall, limit = self._clock(), self._options.recipient_limit
+        leases = await self._store.lease_at(rooms, now=wall, until=wall + LEASE, recipient_limit=limit)
+        if self._stopping:
+            await self._store.release([lease.token for lease in leases])
+            return
+        had = Counter(lease.destination for lease in leases)
+        split = {lease.destination for lease in leases if len(lease.recipients) == limit}
+        for destination, room in rooms.items():
+            if had[destination] < room and destination not in split:
+                # Nothing more is due there; what came in meanwhile is in ``_expected``.
+                self._turns.leave(destination)
+                self._dead.pop(destination, None)
         for lease in leases:
-            if self._at_destination.room(lease.destination):
-                self._start(lease)
-            else:
-                too_many.append(lease.token)
-        if too_many:
-            await self._store.release(too_many)
-        self._look = self._look or len(leases) > len(too_many)
-        return len(leases) > len(too_many)
+            self._start(lease, dead.get(lease.destination))
 
-    def _until(self, due: datetime) -> float:
-        return min(IDLE_SECONDS, max(0.0, (due - self._clock()).total_seconds()))
+    def _suspended(self, now: float, most: int) -> dict[str, Suspension]:
+        """The dead destinations whose mail is deferred next; those that are dead no more go back in line."""
+        found: dict[str, Suspension] = {}
+        for name in list(self._dead):
+            suspension = self._destinations.suspension(name, now)
+            if suspension is None:
+                del self._dead[name]
+                self._join(name)
+            elif len(found) < most:
+                found[name] = suspension
+                self._dead[name] = self._dead.pop(name)  # to the end of the line
+        return found
 
-    def _start(self, lease: Lease) -> None:
+    def _start(self, lease: Lease, suspension: Suspension | None) -> None:
         message = lease.message
         if not self._active[message.queue_id]:
             self._observe(
@@ -193,33 +270,49 @@ class Worker:
                 )
             )
         self._active[message.queue_id] += 1
-        self._at_destination.begin(lease.destination)
-        task = asyncio.create_task(self._deliver(lease), name=f"deliver {message.queue_id} to {lease.destination}")
-        self._running[task] = lease
+        # It may have died since its turn was dealt: then nobody is dialled any more.
+        suspension = suspension or self._destinations.suspension(lease.destination, self._monotonic())
+        if suspension is None:
+            self._destinations.begin(lease.destination)
+            self._attempts += 1
+        work = self._deliver(lease) if suspension is None else self._defer(lease, suspension.why)
+        task = asyncio.create_task(work, name=f"deliver {message.queue_id} to {lease.destination}")
+        self._running[task] = _Job(lease, suspension)
         task.add_done_callback(self._finished)
 
-    def _finished(self, task: asyncio.Task[bool]) -> None:
-        lease = self._running.pop(task)
+    def _finished(self, task: asyncio.Task[Failing | None]) -> None:
+        job = self._running.pop(task)
+        lease = job.lease
         queue_id = lease.message.queue_id
         self._active[queue_id] -= 1
         if not self._active[queue_id]:
             del self._active[queue_id]
-        throttled = not task.cancelled() and task.exception() is None and task.result()
-        self._at_destination.end(lease.destination, throttled=throttled)
+        error = None if task.cancelled() else task.exception()
+        failing = None if task.cancelled() or error is not None else task.result()
+        if job.suspension is None:
+            self._attempts -= 1
+            if self._destinations.end(lease.destination, self._monotonic(), failing) is not None:
+                self._turns.leave(lease.destination)
         self._expected.add(lease.destination)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            text = "".join(traceback.format_exception(error))
-            self._observe(Crashed("settling", text, queue_id))
+        if error is not None:
+            self._observe(Crashed("settling", "".join(traceback.format_exception(error)), queue_id))
         self._wake.set()
 
-    async def _deliver(self, lease: Lease) -> bool:
+    async def _defer(self, lease: Lease, why: Failing) -> Failing | None:
+        """Put mail of a dead destination off without dialling; it may expire of that, as after an attempt."""
+        waited, in_queue = self._times(lease)
+        outcomes = suspended(lease.recipients, why.status, why.reason, waited=waited, in_queue=in_queue)
+        await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
+        return None
+
+    async def _deliver(self, lease: Lease) -> Failing | None:
         """Attempt each route of a lease (one, unless routes have changed since it was queued), then settle it.
 
-        :returns: whether the destination itself failed.
+        :returns: what the destination itself failed with, if it did.
         """
         policies, router = self._policies(), self._router()
         outcomes: dict[RecipientId, Outcome] = {}
-        throttles = False
+        failing: Failing | None = None
         for route, recipients in router.group(lease.recipients, lease.message.envelope.sender).items():
             delivery = Delivery(
                 message=lease.message,
@@ -230,45 +323,48 @@ class Worker:
                 fallback=router.fallback,
                 body=lambda: self._store.open_body(lease.message.queue_id),
             )
-            result = await self._attempt(delivery, policies)
-            outcomes.update(result.outcomes)
-            throttles = throttles or result.throttles
-        await self._settler.settle(lease, AttemptResult(outcomes=outcomes, throttles=throttles))
-        return throttles
+            result, failed = await self._attempt(delivery, policies, lease)
+            outcomes.update(result)
+            failing = failed or failing
+        await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
+        return failing
 
-    async def _attempt(self, delivery: Delivery, policies: Policies) -> AttemptResult:
+    async def _attempt(
+        self, delivery: Delivery, policies: Policies, lease: Lease
+    ) -> tuple[Mapping[RecipientId, Outcome], Failing | None]:
         """One attempt; one that fails in a way nobody foresaw is a deferral."""
         queue_id = delivery.message.queue_id
         try:
-            return await self._deliverer.attempt(delivery, policies)
+            result = await self._deliverer.attempt(delivery, policies)
         except StoreUnavailable as error:
             self._observe(Warned(Program.QMGR, f"queue unavailable: {error}", queue_id))
-            return _interrupted(delivery.recipients, "the queue could not be read")
+            text, failing = "the queue could not be read", None
         except Exception:
             self._observe(Crashed("delivery", traceback.format_exc(), queue_id))
-            return _interrupted(delivery.recipients, "internal error; see the log of the relay")
+            text = "internal error; see the log of the relay"
+            failing = Failing(status=EnhancedStatus(4, 3, 0), reason=text, ours=True)
+        else:
+            cause = result.throttled_by
+            return result.outcomes, None if cause is None else Failing(status=cause.status, reason=cause.reason)
+        waited, in_queue = self._times(lease)
+        return broken_off(delivery.recipients, text, waited=waited, in_queue=in_queue), failing
+
+    def _times(self, lease: Lease) -> tuple[float, float]:
+        """Seconds from a message's arrival until it was leased, and since then."""
+        waited = (lease.leased_at - lease.message.arrived_at).total_seconds()
+        return max(0.0, waited), max(0.0, (self._clock() - lease.leased_at).total_seconds())
 
     async def _renew_leases(self) -> None:
         """Hold on to deliveries that take longer than a lease."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            tokens = [lease.token for lease in self._running.values()]
+            tokens = [job.lease.token for job in self._running.values()]
             try:
                 await self._store.extend(tokens, self._clock() + LEASE)
             except StoreUnavailable as error:
                 self._observe(Warned(Program.QMGR, f"leases not extended: {error}"))
 
 
-def _interrupted(recipients: tuple[Recipient, ...], text: str) -> AttemptResult:
-    deferred = Deferred(status=EnhancedStatus(4, 3, 0), reason=text, diagnostic=Local(text))
-    outcomes = {
-        recipient.id: Outcome(
-            recipient=recipient.id,
-            result=deferred,
-            relay=NoHost(),
-            delays=Delays(before_queue=0, in_queue=0, setup=0, transmission=0),
-            tls="unknown?",
-        )
-        for recipient in recipients
-    }
-    return AttemptResult(outcomes=outcomes, throttles=False)
+async def _end_of(tasks: Collection[asyncio.Task[Failing | None]]) -> bool:
+    await asyncio.wait(tasks)
+    return True

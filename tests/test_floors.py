@@ -21,13 +21,13 @@ FLOORS = {
     "mtasts": 4,
     "routing": 4,
     "sasl": 4,
+    "scheduling": 4,
     "policy": 5,
     "config": 6,
     "tls": 6,
     "lab": 6,
     "outcome": 7,
     "log": 8,
-    "concurrency": 9,
     "queue": 9,
     "delivery": 9,
     "worker": 10,
@@ -77,7 +77,7 @@ PURE = {
     "explain/story",
     "explain/text",
     "delivery/replies",
-    "concurrency",
+    "scheduling",
 }
 PURE_MAY_USE = {"cryptography", "idna"}
 IMPURE = {

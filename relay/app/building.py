@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from relay import __version__
-from relay.app.options import delivery_options, report_options, retry_schedule, smtpd_options
+from relay.app.options import delivery_options, report_options, retry_schedule, smtpd_options, worker_options
 from relay.app.resolving import CannotResolve, open_resolving
 from relay.app.rules import Rules, read_rules
 from relay.config.config import Config
@@ -44,7 +44,7 @@ from relay.smtpd.server import SmtpServer, server_tls_context
 from relay.smtpd.session import Session
 from relay.tls.authorities import CaStoreError
 from relay.tls.peer import Anchors, ChainResult
-from relay.worker import Worker, WorkerOptions
+from relay.worker import Worker
 
 DRAIN_SECONDS = 30.0
 
@@ -185,11 +185,9 @@ class Building:
             settler=settler,
             policies=lambda: self.rules.policies,
             router=lambda: self.rules.router,
-            options=WorkerOptions(
-                initial_destination_concurrency=self.config.smtp.initial_destination_concurrency,
-                destination_concurrency_limit=self.config.smtp.destination_concurrency_limit,
-            ),
+            options=worker_options(self.config),
             clock=now,
+            monotonic=time.monotonic,
             observe=self.observe,
         )
 
@@ -265,6 +263,7 @@ class Building:
         except CaStoreError as error:
             return self._kept((str(error),))
         self.rules = rules
+        self.worker.wake()  # what failed under the old rules may not fail under these
         for message in rules.problems:
             self.observe(Warned(Program.MASTER, message))
         self.observe(Noted(Program.MASTER, f"reload -- version {__version__}, policy maps and routes are in force"))

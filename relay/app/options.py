@@ -14,7 +14,9 @@ from relay.mail.envelope import Address
 from relay.mail.names import Domain, IpAddress
 from relay.queue.notices import NoticeClass, ReportOptions
 from relay.queue.schedule import RetrySchedule
+from relay.scheduling.window import Limits
 from relay.smtpd.options import SmtpdOptions
+from relay.worker import WorkerOptions
 
 
 def delivery_options(config: Config) -> DeliveryOptions:
@@ -123,4 +125,22 @@ def retry_schedule(config: Config) -> RetrySchedule:
         maximal_backoff_time=queue.maximal_backoff_time,
         maximal_queue_lifetime=queue.maximal_queue_lifetime,
         bounce_queue_lifetime=queue.bounce_queue_lifetime,
+    )
+
+
+def worker_options(config: Config) -> WorkerOptions:
+    """``[smtp]`` and ``[queue]`` for the worker: how much each destination gets."""
+    smtp, queue = config.smtp, config.queue
+    return WorkerOptions(
+        limits=Limits(
+            initial=smtp.initial_destination_concurrency,
+            limit=smtp.destination_concurrency_limit,
+            positive=smtp.destination_concurrency_positive_feedback,
+            negative=smtp.destination_concurrency_negative_feedback,
+            failed_cohorts=smtp.destination_concurrency_failed_cohort_limit,
+            rate_delay=smtp.destination_rate_delay,
+            pause=queue.minimal_backoff_time,
+            own_pause=queue.transport_retry_time,
+        ),
+        recipient_limit=smtp.destination_recipient_limit,
     )

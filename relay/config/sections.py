@@ -83,6 +83,9 @@ class QueueSection(Section):
     )
     minimal_backoff_time: Annotated[float, _BACKOFF] = option(300.0, "Shortest wait between two attempts.")
     maximal_backoff_time: Annotated[float, _BACKOFF] = option(4000.0, "Longest wait between two attempts.")
+    transport_retry_time: Annotated[float, _BACKOFF] = option(
+        60.0, "How long a destination is left alone after errors that may be ours."
+    )
     maximal_queue_lifetime: Annotated[float, duration()] = option(
         432_000.0, "Age at which an undeliverable message is returned; 0 for one attempt only."
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from relay.config.kinds import OPTIONAL_PATH, SWITCH, choice, duration, integer, notation
+from relay.config.kinds import OPTIONAL_PATH, SWITCH, Kind, choice, duration, integer, notation, text_of, toml_string
 from relay.config.netkinds import (
     HELO_NAME,
     INSECURE_MX,
@@ -20,12 +21,22 @@ from relay.config.section import Section, later, option
 from relay.policy.level import Level
 from relay.policy.notation import parse_grade, parse_protocols
 from relay.policy.policy import InsecureMxPolicy, MatchName, MatchRule
+from relay.scheduling.feedback import WHOLE, Feedback
 
 _LEVELS = tuple(one for one in Level if one is not Level.HALFDANE)
 _PROTOCOLS = notation(parse_protocols, 'protocols such as ">=TLSv1.2" or "!SSLv2, !SSLv3"')
 _GRADE = notation(parse_grade, '"medium", "high" or "null"')
 _TIME = duration(0.001)
 _COUNT = integer(1, 100_000)
+
+
+def _read_feedback(raw: object, _base: Path) -> Feedback:
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        raw = f"{raw:g}"
+    return Feedback.parse(text_of(raw, "a number from 0 to 1, NUMBER / concurrency or NUMBER / sqrt_concurrency"))
+
+
+FEEDBACK = Kind(_read_feedback, toml_string)
 
 
 class SmtpSection(Section):
@@ -108,6 +119,24 @@ class SmtpSection(Section):
     destination_concurrency_limit: Annotated[int, _COUNT] = option(20, "Most deliveries to one destination at a time.")
     initial_destination_concurrency: Annotated[int, _COUNT] = option(
         5, "Deliveries to one destination at a time to begin with."
+    )
+    destination_concurrency_positive_feedback: Annotated[Feedback, FEEDBACK] = option(
+        WHOLE,
+        "By how much a success lets that grow: a number from 0 to 1, NUMBER / concurrency or NUMBER / sqrt_concurrency.",
+    )
+    destination_concurrency_negative_feedback: Annotated[Feedback, FEEDBACK] = option(
+        WHOLE, "By how much a failure of the destination lets it shrink; notation as for the positive feedback."
+    )
+    destination_concurrency_failed_cohort_limit: Annotated[int, integer(0, 100_000)] = option(
+        1,
+        "After how many failed cohorts (as many failures as deliveries at a time) in a row a destination is not dialled "
+        "for queue.minimal_backoff_time; 0 for never.",
+    )
+    destination_recipient_limit: Annotated[int, integer(0, 100_000)] = option(
+        50, "Most recipients in one transaction; 0 for no limit."
+    )
+    destination_rate_delay: Annotated[float, duration()] = option(
+        0.0, "Pause between two deliveries to one destination, one at a time; 0 for none."
     )
     connection_cache_time_limit: Annotated[float, duration()] = later(
         2.0, "How long an idle session is kept for the next message."

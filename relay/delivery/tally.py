@@ -83,13 +83,14 @@ class Tally:
 
     def close(self) -> AttemptResult:
         """No host is left: what is pending is deferred, or bounced where the last host decided that."""
-        throttles = False
+        throttled_by: Deferred | None = None
         for recipient_id in list(self._pending):
             trouble = self._troubles.get(recipient_id) or _NO_SERVER
             final = _bounced(trouble) if trouble.kind is Kind.HARD_IF_LAST else _deferred(trouble)
-            throttles = throttles or (trouble.throttles and isinstance(final, Deferred))
+            if trouble.throttles and isinstance(final, Deferred):
+                throttled_by = final
             self._settle(recipient_id, final, trouble.relay, trouble.tls)
-        return AttemptResult(outcomes=self._outcomes, throttles=throttles)
+        return AttemptResult(outcomes=self._outcomes, throttled_by=throttled_by)
 
     def _kind_so_far(self, recipient_id: RecipientId) -> Kind | None:
         trouble = self._troubles.get(recipient_id)

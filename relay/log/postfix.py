@@ -38,6 +38,7 @@ from relay.log.events import (
 from relay.mail.envelope import sender_text
 from relay.outcome.dsn import Audience
 from relay.outcome.result import Bounced, Deferred, NoHost, Outcome, RecipientResult, Sent
+from relay.outcome.untried import SUSPENDED
 from relay.outcome.wording import one_line
 from relay.tls.peer import PeerFacts
 from relay.tls.verdict import Word
@@ -45,7 +46,6 @@ from relay.tls.verdict import Word
 MAX_ADDRESS = 320
 MAX_NAME = 255
 MAX_TRACEBACK_LINES = 40
-SUSPENDED = "delivery temporarily suspended"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Before HELO a client has said nothing of an envelope; from MAIL on Postfix prints from=<>, be it empty.
 _WITH_SENDER = frozenset({"MAIL", "RCPT", "DATA", "BDAT", "END-OF-MESSAGE"})

@@ -131,8 +131,9 @@ class Outcome:
 class AttemptResult:
     """All outcomes of one attempt for the recipients of one next-hop.
 
-    :param throttles: whether the destination itself failed (connection, TLS, look-up), not the message.
+    :param throttled_by: what the destination itself failed with (connection, TLS, look-up), None if it did its part: that
+        a message was refused says nothing about it.
     """
 
     outcomes: Mapping[RecipientId, Outcome]
-    throttles: bool
+    throttled_by: Deferred | None = None

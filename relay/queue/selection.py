@@ -71,6 +71,22 @@ def choose_at(connection: apsw.Connection, *, now: int, rooms: Mapping[str, int]
     ]
 
 
+def heads(connection: apsw.Connection, *, now: int, limit: int, busy: Collection[str]) -> list[tuple[int, str]]:
+    """Destinations that are not busy, each with the time of its longest due delivery that is not leased, sorted."""
+    busy_json = json.dumps(list(busy))
+    rows = connection.execute(
+        "SELECT min(next_attempt), destination FROM delivery WHERE state = 'leased' AND lease_until <= ?"
+        " AND destination NOT IN (SELECT value FROM json_each(?)) GROUP BY destination",
+        (now, busy_json),
+    )
+    lapsed = {text(destination): number(due) for due, destination in rows}
+    if not lapsed:
+        return _heads(connection, busy_json, limit)
+    found = {destination: due for due, destination in _heads(connection, busy_json)}
+    both = ((min(due, found.get(name, due)), name) for name, due in (found | lapsed).items())
+    return heapq.nsmallest(limit, both)
+
+
 def next_due(connection: apsw.Connection, *, now: int, busy: Collection[str]) -> int | None:
     """When the first delivery is due that is neither leased (at ``now``) nor of a busy destination."""
     busy_json = json.dumps(list(busy))
@@ -134,7 +150,7 @@ def _by_destination(connection: apsw.Connection, now: int, limit: int, busy_json
     return best
 
 
-def _heads(connection: apsw.Connection, busy_json: str) -> list[tuple[int, str]]:
+def _heads(connection: apsw.Connection, busy_json: str, limit: int = -1) -> list[tuple[int, str]]:
     """Each destination that is not busy with the time of its longest due, sorted; two index seeks a destination."""
     rows = connection.execute(
         "WITH RECURSIVE name (destination) AS ("
@@ -144,8 +160,9 @@ def _heads(connection: apsw.Connection, busy_json: str) -> list[tuple[int, str]]
         " FROM name WHERE name.destination IS NOT NULL)"
         " SELECT (SELECT min(next_attempt) FROM delivery WHERE state = 'waiting' AND destination = name.destination),"
         " destination FROM name"
-        " WHERE destination IS NOT NULL AND destination NOT IN (SELECT value FROM json_each(?)) ORDER BY 1",
-        (busy_json,),
+        " WHERE destination IS NOT NULL AND destination NOT IN (SELECT value FROM json_each(?))"
+        " ORDER BY 1, 2 LIMIT ?",
+        (busy_json, limit),
     )
     return [(number(head), text(destination)) for head, destination in rows]
 

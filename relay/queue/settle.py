@@ -8,14 +8,15 @@ the relay stops and the store is still away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
 from relay.log.events import Event, Expired, Noted, Notified, Observer, Program, Removed, Settled, Warned
-from relay.mail.envelope import Address, QueueId, Recipient, RecipientId, Sender
+from relay.mail.envelope import Address, Message, QueueId, Recipient, RecipientId, Sender
 from relay.outcome.dsn import Reported
+from relay.outcome.named_wait import named_wait
 from relay.outcome.result import (
     AttemptResult,
     Bounced,
@@ -165,11 +166,16 @@ class Settler:
         settlement = Settlement(
             lease=lease,
             results=results,
-            next_attempt=self._schedule.next_attempt(arrived_at=message.arrived_at, now=now),
+            next_attempt=self._next_attempt(message, results.values(), now),
             reports=tuple(reports),
             delay_told=causes.told,
         )
         return _Plan(settlement, (*told, *reported, *causes.withheld))
+
+    def _next_attempt(self, message: Message, results: Iterable[RecipientResult], now: datetime) -> datetime:
+        """When those that were deferred may all be tried again."""
+        waits = {named_wait(result) for result in results if isinstance(result, Deferred)} or {0.0}
+        return max(self._schedule.next_attempt(arrived_at=message.arrived_at, now=now, named=wait) for wait in waits)
 
     async def _pause(self, seconds: float, stopping: asyncio.Event) -> None:
         """Wait, but no longer than until the relay stops."""

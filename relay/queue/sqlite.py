@@ -26,7 +26,16 @@ from relay.queue.health import Look, Room, look_at
 from relay.queue.incoming import IncomingBody
 from relay.queue.rows import Body, InRow, micros, moment, text
 from relay.queue.spool import CHUNK, Files, Spool, SystemFiles
-from relay.queue.store import Lease, LeaseToken, NewMessage, QueueCounts, QueueEntry, Settlement, StoreUnavailable
+from relay.queue.store import (
+    Head,
+    Lease,
+    LeaseToken,
+    NewMessage,
+    QueueCounts,
+    QueueEntry,
+    Settlement,
+    StoreUnavailable,
+)
 from relay.queue.writer import Job
 
 T = TypeVar("T")
@@ -148,16 +157,37 @@ class SqliteStore:
         choose = partial(selection.choose, limit=limit, busy=tuple(busy))
         return await self._lease(choose, now, until, each)
 
-    async def lease_at(self, rooms: Mapping[str, int], *, now: datetime, until: datetime) -> Sequence[Lease]:
+    async def lease_at(
+        self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
+    ) -> Sequence[Lease]:
         """Take due deliveries of some destinations; see ``QueueStore.lease_at``."""
-        return await self._lease(partial(selection.choose_at, rooms=dict(rooms)), now, until)
+        choose = partial(selection.choose_at, rooms=dict(rooms))
+        return await self._lease(choose, now, until, recipient_limit=recipient_limit)
 
     async def _lease(
-        self, choose: transactions.Choose, now: datetime, until: datetime, each: int | None = None
+        self,
+        choose: transactions.Choose,
+        now: datetime,
+        until: datetime,
+        each: int | None = None,
+        recipient_limit: int = 0,
     ) -> Sequence[Lease]:
         self._serial += 1
-        job = partial(transactions.lease, choose=choose, now=now, until=until, serial=self._serial, each=each)
+        job = partial(
+            transactions.lease,
+            choose=choose,
+            now=now,
+            until=until,
+            serial=self._serial,
+            each=each,
+            recipient_limit=recipient_limit,
+        )
         return await self._commit(job, undo=_give_back)
+
+    async def heads(self, *, now: datetime, limit: int, busy: Collection[str] = ()) -> Sequence[Head]:
+        """Destinations with something to do; see ``QueueStore.heads``."""
+        found = await self._read(partial(selection.heads, now=micros(now), limit=limit, busy=tuple(busy)))
+        return [Head(moment(due), destination) for due, destination in found]
 
     async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
         """When something is due next; see ``QueueStore.next_due``."""

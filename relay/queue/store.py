@@ -81,6 +81,14 @@ class Lease:
     override: TlsOverride | AsConfigured = AS_CONFIGURED
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Head:
+    """When the first unleased delivery of a destination is due, be it in the past or to come."""
+
+    due: datetime
+    destination: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A report on its way to a sender: a message whose content is small and at hand."""
@@ -180,8 +188,21 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def lease_at(self, rooms: Mapping[str, int], *, now: datetime, until: datetime) -> Sequence[Lease]:
-        """Take due deliveries of these destinations, at most so many of each, the longest due of each first."""
+    async def lease_at(
+        self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
+    ) -> Sequence[Lease]:
+        """Take due deliveries of these destinations, at most so many of each, the longest due of each first.
+
+        :param recipient_limit: a delivery with more recipients is split, for good: its lease has so many, in the order
+            of the envelope, and the rest is a delivery of its own that stays due; 0 for no limit.
+        """
+        ...
+
+    async def heads(self, *, now: datetime, limit: int, busy: Collection[str] = ()) -> Sequence[Head]:
+        """Up to ``limit`` destinations with unleased deliveries, each with when its first is due, the longest due first.
+
+        :param busy: destinations that are left out.
+        """
         ...
 
     async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:

@@ -108,13 +108,21 @@ def withdraw(connection: apsw.Connection, queue_id: QueueId) -> None:
 
 
 def lease(
-    connection: apsw.Connection, choose: Choose, *, now: datetime, until: datetime, serial: int, each: int | None = None
+    connection: apsw.Connection,
+    choose: Choose,
+    *,
+    now: datetime,
+    until: datetime,
+    serial: int,
+    each: int | None = None,
+    recipient_limit: int = 0,
 ) -> list[Lease]:
     """Mark chosen deliveries as leased, their attempt as begun.
 
     :param choose: finds candidates at a time, the longest due first.
     :param serial: of this call, unique in this process: it makes the tokens unlike all others.
     :param each: at most so many of one destination.
+    :param recipient_limit: at most so many recipients in a lease; 0 for no limit.
     """
     messages: dict[int, Message] = {}
     taken: Counter[str] = Counter()
@@ -128,6 +136,8 @@ def lease(
             taken[text(name)] += 1
             if taken[text(name)] > each:
                 continue
+        if recipient_limit:
+            _split(connection, key, recipient_limit)
         ((destination, attempts, override),) = connection.execute(
             "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1, began_at = ?"
             " WHERE message = ? AND number = ? RETURNING destination, attempts, tls_override",
@@ -152,6 +162,27 @@ def lease(
             )
         )
     return leases
+
+
+def _split(connection: apsw.Connection, key: tuple[int, int], limit: int) -> None:
+    """Leave a delivery its first ``limit`` recipients; the others become one that waits, as due, as untried as before."""
+    people = connection.execute(
+        "SELECT id FROM recipient WHERE message = ? AND delivery = ? AND state = 'pending' ORDER BY position", key
+    ).fetchall()
+    if len(people) <= limit:
+        return
+    ((last,),) = connection.execute("SELECT max(number) FROM delivery WHERE message = ?", key[:1]).fetchall()
+    rest = number(last) + 1
+    connection.execute(
+        "INSERT INTO delivery (message, number, destination, state, next_attempt, attempts, lease, lease_until, held,"
+        " tls_override, began_at) SELECT message, ?, destination, CASE held WHEN 1 THEN 'held' ELSE 'waiting' END,"
+        " next_attempt, attempts, 0, 0, held, tls_override, began_at FROM delivery WHERE message = ? AND number = ?",
+        (rest, *key),
+    )
+    connection.executemany(
+        "UPDATE recipient SET delivery = ? WHERE message = ? AND id = ?",
+        [(rest, key[0], id_) for (id_,) in people[limit:]],
+    )
 
 
 def read_message(connection: apsw.Connection, row: int) -> Message:

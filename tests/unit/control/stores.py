@@ -11,6 +11,7 @@ from relay.mail.envelope import NULL_SENDER, Address, Client, Envelope, Message,
 from relay.mail.names import Domain
 from relay.queue.store import (
     EntryState,
+    Head,
     Lease,
     LeaseToken,
     NewMessage,
@@ -98,7 +99,12 @@ class FixedQueue:
     ) -> Sequence[Lease]:
         raise NotImplementedError
 
-    async def lease_at(self, rooms: Mapping[str, int], *, now: datetime, until: datetime) -> Sequence[Lease]:
+    async def lease_at(
+        self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
+    ) -> Sequence[Lease]:
+        raise NotImplementedError
+
+    async def heads(self, *, now: datetime, limit: int, busy: Collection[str] = ()) -> Sequence[Head]:
         raise NotImplementedError
 
     async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:

@@ -190,7 +190,7 @@ async def test_mismatch_defers_and_nothing_is_said(scene: Scene) -> None:
     assert reason.startswith("Server certificate not verified: expected TLSA 3 1 1 7878")
     assert "; found " in reason
     assert reason.endswith(f"rule TLSA _{scene.port}._tcp.mx1.example.test by relay.toml:7")
-    assert result.throttles
+    assert result.throttled_by is not None
     assert not saw_mail(host)
 
 
@@ -251,7 +251,7 @@ async def test_content_refused_for_good(scene: Scene) -> None:
     await scene.host(Script(end_of_data="554 5.7.1 spam"), tlsa=True)
     result = await scene.attempt(Level.DANE, "ann@example.test", "bob@example.test")
     assert [type(outcome.result) for outcome in result.outcomes.values()] == [Bounced, Bounced]
-    assert not result.throttles
+    assert result.throttled_by is None
 
 
 async def test_recipients_of_one_next_hop_share_a_transaction(scene: Scene) -> None:
@@ -282,7 +282,7 @@ async def test_failed_handshake_at_may_waits_before_it_goes_in_clear(scene: Scen
         assert deferred(result)[0] == "4.7.5"
         assert outcome.tls == "may?"
         assert not saw_mail(host)
-        assert not result.throttles
+        assert result.throttled_by is None
 
 
 async def test_dane_that_came_to_may_for_want_of_records_may_go_in_clear(scene: Scene) -> None:

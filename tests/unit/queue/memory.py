@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 
@@ -12,6 +12,7 @@ from relay.mail.envelope import Message, QueueId, RecipientId
 from relay.outcome.result import Deferred
 from relay.queue.store import (
     EntryState,
+    Head,
     Lease,
     LeaseLost,
     LeaseToken,
@@ -100,15 +101,36 @@ class MemoryStore:
             taken[delivery.destination] += 1
             if each is None or taken[delivery.destination] <= each:
                 chosen.append((stored, delivery))
-        return [self._take(stored, delivery, now, until) for stored, delivery in chosen]
+        return [self._take(one, now, until) for one in chosen]
 
-    async def lease_at(self, rooms: Mapping[str, int], *, now: datetime, until: datetime) -> Sequence[Lease]:
+    async def lease_at(
+        self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
+    ) -> Sequence[Lease]:
         self._check()
-        return [
-            self._take(stored, delivery, now, until)
+        chosen = [
+            one
             for destination, room in rooms.items()
-            for stored, delivery in [one for one in self._due(now) if one[1].destination == destination][:room]
+            for one in [due for due in self._due(now) if due[1].destination == destination][:room]
         ]
+        return [self._take(self._split(one, recipient_limit), now, until) for one in chosen]
+
+    def _split(self, one: tuple[_Stored, _Delivery], limit: int) -> tuple[_Stored, _Delivery]:
+        stored, delivery = one
+        if limit and len(delivery.pending) > limit:
+            rest = replace(
+                delivery, pending=delivery.pending[limit:], serial=next(self._serials), token=None, until=None
+            )
+            del delivery.pending[limit:]
+            stored.deliveries.append(rest)
+        return one
+
+    async def heads(self, *, now: datetime, limit: int, busy: Collection[str] = ()) -> Sequence[Head]:
+        self._check()
+        first: dict[str, datetime] = {}
+        for _, one in self._all():
+            if one.is_free(now) and one.destination not in busy:
+                first[one.destination] = min(one.next_attempt, first.get(one.destination, one.next_attempt))
+        return sorted(Head(due, destination) for destination, due in first.items())[:limit]
 
     def _due(self, now: datetime) -> list[tuple[_Stored, _Delivery]]:
         due = [
@@ -118,7 +140,8 @@ class MemoryStore:
         ]
         return sorted(due, key=lambda one: (one[1].next_attempt, one[1].serial))
 
-    def _take(self, stored: _Stored, delivery: _Delivery, now: datetime, until: datetime) -> Lease:
+    def _take(self, one: tuple[_Stored, _Delivery], now: datetime, until: datetime) -> Lease:
+        stored, delivery = one
         delivery.token = LeaseToken(str(next(self._tokens)))
         delivery.until = until
         delivery.attempts += 1

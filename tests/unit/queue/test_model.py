@@ -81,12 +81,15 @@ class History(RuleBasedStateMachine):
         assert [same(one) for one in real] == [same(one) for one in model]
         self.held += zip(real, model, strict=True)
 
-    @rule(rooms=st.dictionaries(st.sampled_from(["a.example", "b.example", "z.example"]), st.integers(0, 3)))
-    def lease_at(self, rooms: dict[str, int]) -> None:
+    @rule(
+        rooms=st.dictionaries(st.sampled_from(["a.example", "b.example", "z.example"]), st.integers(0, 3)),
+        most=st.integers(0, 2),
+    )
+    def lease_at(self, rooms: dict[str, int], most: int) -> None:
         until = self.now + timedelta(minutes=5)
         self.now += timedelta(seconds=1)
-        real = self.run(self.store.lease_at(rooms, now=self.now, until=until))
-        model = self.run(self.model.lease_at(rooms, now=self.now, until=until))
+        real = self.run(self.store.lease_at(rooms, now=self.now, until=until, recipient_limit=most))
+        model = self.run(self.model.lease_at(rooms, now=self.now, until=until, recipient_limit=most))
         assert [same(one) for one in real] == [same(one) for one in model]
         self.held += zip(real, model, strict=True)
 
@@ -124,6 +127,11 @@ class History(RuleBasedStateMachine):
         real, model = self.pick(data)
         self.run(self.store.release([real.token]))
         self.run(self.model.release([model.token]))
+
+    @rule(busy=BUSY, limit=st.integers(0, 3))
+    def heads(self, busy: tuple[str, ...], limit: int) -> None:
+        real = self.run(self.store.heads(now=self.now, limit=limit, busy=busy))
+        assert real == self.run(self.model.heads(now=self.now, limit=limit, busy=busy))
 
     @rule(busy=BUSY)
     def next_due(self, busy: tuple[str, ...]) -> None:

@@ -66,7 +66,7 @@ class World:
             one.id: Outcome(recipient=one.id, result=result, relay=NoHost(), delays=delays, tls="")
             for one, result in zip(held.recipients, results, strict=True)
         }
-        await self.settler.settle(held, AttemptResult(outcomes=outcomes, throttles=False))
+        await self.settler.settle(held, AttemptResult(outcomes=outcomes))
 
     async def due(self, queue_id: str) -> Lease:
         """The one delivery of a message, leased."""

@@ -52,3 +52,25 @@ def test_a_lifetime_of_zero_is_one_attempt() -> None:
     once = RetrySchedule(maximal_queue_lifetime=0, bounce_queue_lifetime=0)
     assert once.is_expired(arrived_at=T0, sender=SENDER, now=T0)
     assert once.is_expired(arrived_at=T0, sender=NULL_SENDER, now=T0)
+
+
+@pytest.mark.parametrize(
+    ("age", "named", "wait"),
+    [
+        (0, 900, 900),  # longer than by its age: coming sooner would be in vain
+        (0, 60, 300),  # never sooner than the administrator allows
+        (2000, 600, 600),  # the host knows better than its age
+        (4000, 10, 500),  # but not for ever: an eighth of what its age asks for
+        (0, 86_400, 4000),  # nor later than the administrator allows
+    ],
+)
+def test_a_wait_that_the_host_named_is_kept_within_bounds(age: int, named: float, wait: int) -> None:
+    now = T0 + timedelta(seconds=age)
+    assert SCHEDULE.next_attempt(arrived_at=T0, now=now, named=named) == now + timedelta(seconds=wait)
+
+
+@given(age=SECONDS, named=SECONDS)
+def test_a_named_wait_never_leaves_the_bounds(age: float, named: float) -> None:
+    now = T0 + timedelta(seconds=age)
+    wait = (SCHEDULE.next_attempt(arrived_at=T0, now=now, named=named) - now).total_seconds()
+    assert 300 - 1e-5 <= wait <= 4000 + 1e-5

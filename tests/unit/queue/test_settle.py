@@ -147,7 +147,6 @@ def attempted(*results: RecipientResult) -> AttemptResult:
             RecipientId(id_): Outcome(recipient=RecipientId(id_), result=one, relay=MX, delays=delays, tls="dane")
             for id_, one in enumerate(results, 1)
         },
-        throttles=False,
     )
 
 

@@ -1,0 +1,398 @@
+"""The worker over a queue in memory and hosts that do as they are told: who is dialled, how often, and what is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from itertools import count
+from typing import cast
+
+import pytest
+
+from relay.delivery.attempt import Deliverer
+from relay.delivery.delivery import Delivery, Policies
+from relay.delivery.route import Router
+from relay.log.events import Crashed, Event, Removed, Settled
+from relay.log.postfix import PostfixLines
+from relay.mail.envelope import QueueId
+from relay.mail.reply import EnhancedStatus
+from relay.outcome.result import (
+    AttemptResult,
+    Deferred,
+    Delays,
+    Local,
+    NoHost,
+    Outcome,
+    RecipientResult,
+    RelayHost,
+    Sent,
+)
+from relay.queue.schedule import RetrySchedule
+from relay.queue.settle import Settler
+from relay.queue.store import EntryState
+from relay.scheduling.window import Limits
+from relay.worker import Worker, WorkerOptions
+from tests.unit.queue.memory import MemoryStore
+from tests.unit.queue.samples import DEFERRED, SENT, T0, new, put
+
+PATIENCE = 60.0
+REFUSED = Deferred(
+    status=EnhancedStatus(4, 4, 1),
+    reason="connect to mx.dead.example[192.0.2.9]:25: Connection refused",
+    diagnostic=Local(""),
+)
+MX = RelayHost("mx.example", ip_address("192.0.2.1"), 25)
+
+Answer = Callable[[Delivery], RecipientResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """One attempt that began."""
+
+    destination: str
+    queue_id: str
+    recipients: int
+
+
+class Hosts(Deliverer):
+    """Answers by destination; one whose gate is closed does not answer at all."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.gates: dict[str, asyncio.Event] = {}
+        self.dials: list[Dial] = []
+        self.busy: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self._changed = changed
+
+    async def attempt(self, delivery: Delivery, policies: Policies) -> AttemptResult:
+        name = next(iter(delivery.route)).key
+        self.dials.append(Dial(name, delivery.message.queue_id, len(delivery.recipients)))
+        self.busy[name] += 1
+        self.most[name] = max(self.most[name], self.busy[name])
+        self.most["all"] = max(self.most["all"], self.busy.total())
+        self._changed()
+        try:
+            await self.gates.get(name, _open()).wait()
+            await asyncio.sleep(0)
+            answer = self.answers.get(name)
+            result = SENT if answer is None else answer(delivery)
+        finally:
+            self.busy[name] -= 1
+        delays = Delays(before_queue=delivery.waited, in_queue=0, setup=0, transmission=0)
+        outcomes = {
+            one.id: Outcome(
+                recipient=one.id,
+                result=result,
+                relay=MX if isinstance(result, Sent) else NoHost(),
+                delays=delays,
+                tls="dane",
+            )
+            for one in delivery.recipients
+        }
+        return AttemptResult(outcomes=outcomes, throttled_by=REFUSED if result is REFUSED else None)
+
+    def dialled(self, name: str) -> int:
+        return sum(1 for dial in self.dials if dial.destination == name)
+
+
+def _open() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+class Scene:
+    """A worker, its queue, its hosts, and a clock that only the test moves."""
+
+    def __init__(self, options: WorkerOptions, schedule: RetrySchedule) -> None:
+        self.seconds = 0.0
+        self.events: list[Event] = []
+        self.store = MemoryStore(self.now)
+        self.hosts = Hosts(self.changed)
+        self._news = asyncio.Event()
+        self._serial = count(1)
+        settler = Settler(
+            store=self.store,
+            schedule=schedule,
+            hostname="relay.example",
+            clock=self.now,
+            new_id=lambda: QueueId(f"R{next(self._serial):05}"),
+            destination_of=lambda to, _: str(to.domain),
+            observe=self.observe,
+        )
+        self.worker = Worker(
+            store=self.store,
+            deliverer=self.hosts,
+            settler=settler,
+            policies=lambda: cast("Policies", None),
+            router=lambda: Router(relay_hosts=(), port=25),
+            options=options,
+            clock=self.now,
+            monotonic=lambda: self.seconds,
+            observe=self.observe,
+        )
+
+    def now(self) -> datetime:
+        return T0 + timedelta(seconds=self.seconds)
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+        self.changed()
+
+    def changed(self) -> None:
+        self._news.set()
+
+    async def until(self, happened: Callable[[], bool], what: str) -> None:
+        """Wait until something has happened."""
+        async with asyncio.timeout(PATIENCE):
+            while not happened():
+                self._news.clear()
+                await self._news.wait()
+        assert happened(), what
+
+    async def settle_down(self) -> None:
+        """Let everything happen that can happen without time passing."""
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    async def put(self, domain: str, messages: int = 1, recipients: int = 1) -> list[str]:
+        ids = [f"M{next(self._serial):05}" for _ in range(messages)]
+        for queue_id in ids:
+            people = [f"u{number}@{domain}" for number in range(recipients)]
+            await put(self.store, new(queue_id, *people, arrived_at=self.now()))
+            self.worker.expect({domain})
+        return ids
+
+    def settled(self, domain: str = "") -> list[Settled]:
+        return [
+            event
+            for event in self.events
+            if isinstance(event, Settled) and str(event.recipient.domain).endswith(domain)
+        ]
+
+    def reasons(self, domain: str) -> Counter[str]:
+        return Counter(event.outcome.result.reason for event in self.settled(domain))
+
+
+@asynccontextmanager
+async def scene(
+    *,
+    concurrency: int = 200,
+    recipient_limit: int = 50,
+    limits: Limits | None = None,
+    schedule: RetrySchedule | None = None,
+) -> AsyncIterator[Scene]:
+    options = WorkerOptions(concurrency=concurrency, limits=limits or Limits(), recipient_limit=recipient_limit)
+    one = Scene(options, schedule or RetrySchedule())
+    running = asyncio.create_task(one.worker.run())
+    try:
+        yield one
+    finally:
+        for gate in one.hosts.gates.values():
+            gate.set()
+        await one.worker.stop(PATIENCE)
+        await running
+
+
+SUSPENDED = f"delivery temporarily suspended: {REFUSED.reason}"
+
+
+async def test_a_dead_destination_is_left_alone_and_its_mail_deferred_in_postfixs_words() -> None:
+    async with scene() as it:
+        it.hosts.answers["dead.example"] = lambda _: REFUSED
+        await it.put("dead.example", messages=40)
+        await it.put("good.example", messages=40)
+        await it.until(lambda: len(it.settled()) == 80, "all settled")
+        dialled = it.hosts.dialled("dead.example")
+        assert dialled <= 5, "no more than the first window"
+        assert it.reasons("dead.example") == {REFUSED.reason: dialled, SUSPENDED: 40 - dialled}
+        assert it.hosts.dialled("good.example") == 40
+        deferred = next(event for event in it.settled("dead.example") if event.outcome.result.reason == SUSPENDED)
+        words = PostfixLines(hostname="relay", pid=1)
+        (line,) = words.lines(deferred, T0)
+        assert line == (
+            f"Mar  4 05:06:07 relay postfix/error[1]: {deferred.queue_id}: to=<u0@dead.example>, "
+            f"relay=none, delay=0, delays=0/0/0/0, dsn=4.4.1, status=deferred ({SUSPENDED})"
+        )
+        entries = await it.store.entries(limit=100)
+        assert {entry.state for entry in entries} == {EntryState.DEFERRED}
+        # Its due time is the message's own, by its age: what was not dialled waits no longer than what was.
+        assert {one.next_attempt for entry in entries for one in entry.recipients} == {T0 + timedelta(seconds=300)}
+
+
+async def test_new_mail_for_a_dead_destination_is_not_dialled_until_the_pause_is_over() -> None:
+    async with scene(limits=Limits(initial=1)) as it:
+        it.hosts.answers["dead.example"] = lambda _: REFUSED
+        await it.put("dead.example")
+        await it.until(lambda: len(it.settled()) == 1, "dialled once")
+        await it.settle_down()
+        it.seconds = 299.0
+        await it.put("dead.example")
+        await it.until(lambda: len(it.settled()) == 2, "deferred")
+        assert it.hosts.dialled("dead.example") == 1
+        it.seconds = 301.0
+        it.hosts.answers.clear()
+        await it.put("dead.example")
+        await it.until(lambda: any(isinstance(event.outcome.result, Sent) for event in it.settled()), "sent")
+        assert it.hosts.dialled("dead.example") >= 2
+
+
+async def test_a_flush_brings_a_dead_destination_back() -> None:
+    async with scene(limits=Limits(initial=1)) as it:
+        it.hosts.answers["dead.example"] = lambda _: REFUSED
+        await it.put("dead.example", messages=3)
+        await it.until(lambda: len(it.settled()) == 3, "all deferred")
+        assert it.hosts.dialled("dead.example") == 1
+        it.hosts.answers.clear()
+        await it.store.flush(now=it.now())
+        it.worker.wake()
+        await it.until(lambda: sum(isinstance(event, Removed) for event in it.events) == 3, "all sent")
+
+
+async def test_refused_messages_say_nothing_about_the_destination() -> None:
+    async with scene() as it:
+        it.hosts.answers["picky.example"] = lambda _: DEFERRED
+        await it.put("picky.example", messages=30)
+        await it.until(lambda: len(it.settled()) == 30, "all tried")
+        assert it.hosts.dialled("picky.example") == 30
+
+
+async def test_a_destination_that_hangs_holds_its_first_window_and_no_more() -> None:
+    async with scene(concurrency=20) as it:
+        it.hosts.gates["hangs.example"] = asyncio.Event()
+        it.hosts.answers["450.example"] = lambda _: DEFERRED
+        await it.put("hangs.example", messages=100)
+        await it.put("450.example", messages=100)
+        for number in range(50):
+            await it.put(f"good{number}.example", messages=2)
+        await it.until(
+            lambda: sum(event.outcome.result is SENT for event in it.settled()) == 100,
+            "all mail to the good destinations is gone while the bad one still hangs",
+        )
+        assert 1 <= it.hosts.busy["hangs.example"] <= it.hosts.most["hangs.example"] <= 5
+        assert it.hosts.most["all"] <= 20
+
+
+async def test_many_that_hang_do_not_keep_a_newcomer_out() -> None:
+    async with scene(concurrency=20) as it:
+        for number in range(10):
+            it.hosts.gates[f"hangs{number}.example"] = asyncio.Event()
+            await it.put(f"hangs{number}.example", messages=30)
+        await it.settle_down()
+        assert it.hosts.busy.total() == 15, "the last slots are not for those who have one"
+        await it.put("good.example", messages=10)
+        await it.until(lambda: len(it.settled("good.example")) == 10, "good mail goes out")
+
+
+async def test_limits_are_never_exceeded_and_turns_are_fair() -> None:
+    async with scene(concurrency=8, limits=Limits(initial=2, limit=3)) as it:
+        for number in range(6):
+            await it.put(f"d{number}.example", messages=40)
+        await it.until(lambda: len(it.settled()) == 240, "all gone")
+        assert it.hosts.most["all"] <= 8
+        assert max(it.hosts.most[f"d{number}.example"] for number in range(6)) <= 3
+        # A destination that was put first is not served first: when one is done the others are nearly done.
+        order = [dial.destination for dial in it.hosts.dials]
+        ends = [max(place for place, name in enumerate(order) if name == f"d{number}.example") for number in range(6)]
+        assert min(ends) > 150
+
+
+async def test_a_message_with_more_recipients_than_the_limit_goes_in_several_transactions() -> None:
+    async with scene(recipient_limit=50) as it:
+        await it.put("big.example", recipients=120)
+        await it.until(lambda: any(isinstance(event, Removed) for event in it.events), "gone")
+        assert sorted(dial.recipients for dial in it.hosts.dials) == [20, 50, 50]
+        assert len({event.recipient.text for event in it.settled()}) == len(it.settled()) == 120
+
+
+async def test_a_rate_is_kept_and_one_delivery_runs_at_a_time() -> None:
+    async with scene(limits=Limits(rate_delay=60)) as it:
+        await it.put("slow.example", messages=3)
+        for gone in (1, 2, 3):
+            await it.until(lambda gone=gone: len(it.settled()) == gone, "one more")  # type: ignore[misc]
+            await it.settle_down()
+            assert it.hosts.dialled("slow.example") == gone
+            it.seconds += 59.0
+            it.worker.expect({"slow.example"})
+            await it.settle_down()
+            assert it.hosts.dialled("slow.example") == gone
+            it.seconds += 1.0
+            it.worker.expect({"elsewhere.example"})
+        assert it.hosts.most["slow.example"] == 1
+
+
+async def test_an_attempt_that_breaks_defers_its_mail_and_pauses_the_destination_shortly() -> None:
+    def broken(_: Delivery) -> RecipientResult:
+        raise RuntimeError("nobody foresaw this")
+
+    async with scene(limits=Limits(initial=1, own_pause=60)) as it:
+        it.hosts.answers["odd.example"] = broken
+        await it.put("odd.example", messages=2)
+        await it.until(lambda: len(it.settled()) == 2, "deferred")
+        text = "internal error; see the log of the relay"
+        assert it.reasons("odd.example") == {text: 1, f"delivery temporarily suspended: {text}": 1}
+        assert sum(isinstance(event, Crashed) for event in it.events) == 1
+        await it.settle_down()
+        it.seconds = 60.0
+        it.hosts.answers.clear()
+        await it.put("odd.example")
+        await it.until(lambda: it.settled()[-1].outcome.result is SENT, "sent")
+
+
+async def test_mail_of_a_dead_destination_expires_as_after_an_attempt() -> None:
+    async with scene(limits=Limits(initial=1), schedule=RetrySchedule(maximal_queue_lifetime=0)) as it:
+        it.hosts.answers["dead.example"] = lambda _: REFUSED
+        ids = await it.put("dead.example", messages=2)
+        await it.until(lambda: {e.queue_id for e in it.events if isinstance(e, Removed)} >= set(ids), "returned")
+        assert it.hosts.dialled("dead.example") == 1
+
+
+async def test_retries_are_found_without_being_announced() -> None:
+    async with scene() as it:
+        it.hosts.answers["a.example"] = lambda _: DEFERRED
+        await it.put("a.example")
+        await it.until(lambda: len(it.settled()) == 1, "deferred")
+        await it.settle_down()
+        it.hosts.answers.clear()
+        it.seconds = 300.0
+        it.worker.wake()
+        await it.until(lambda: len(it.settled()) == 2, "tried again")
+
+
+async def test_stop_lets_attempts_finish() -> None:
+    async with scene() as it:
+        it.hosts.gates["a.example"] = asyncio.Event()
+        await it.put("a.example")
+        await it.until(lambda: it.hosts.dialled("a.example") == 1, "dialled")
+        stopping = asyncio.create_task(it.worker.stop(PATIENCE))
+        await it.settle_down()
+        assert not stopping.done()
+        await it.put("b.example")
+        await it.settle_down()
+        it.hosts.gates["a.example"].set()
+        await stopping
+        assert it.settled("a.example")[0].outcome.result is SENT
+        assert it.hosts.dialled("b.example") == 0, "nothing new is begun"
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+async def test_stop_gives_back_what_does_not_finish_in_time(hurried: bool) -> None:
+    async with scene() as it:
+        it.hosts.gates["a.example"] = asyncio.Event()
+        await it.put("a.example")
+        await it.until(lambda: it.hosts.dialled("a.example") == 1, "dialled")
+        stopping = asyncio.create_task(it.worker.stop(PATIENCE if hurried else 0.001))
+        if hurried:
+            await it.settle_down()
+            it.worker.hurry()
+        await stopping
+        assert it.settled() == []
+        (entry,) = await it.store.entries(limit=9)
+        assert (entry.state, entry.recipients[0].attempts) == (EntryState.INCOMING, 0)
