@@ -72,6 +72,7 @@ PURE = {
     "smtpd/parameters",
     "smtpd/replies",
     "smtpd/content",
+    "smtpd/softening",
     "delivery/plan",
     "explain/objects",
     "explain/story",

@@ -42,6 +42,7 @@ from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.server import SmtpServer, server_tls_context
 from relay.smtpd.session import Session
+from relay.smtpd.softening import softly
 from relay.tls.authorities import CaStoreError
 from relay.tls.peer import Anchors, ChainResult
 from relay.worker import Worker
@@ -194,6 +195,7 @@ class Building:
     async def open_front_end(self) -> None:
         """The listening sockets."""
         options = smtpd_options(self.config)
+        observe = softly(self.observe) if options.soft_bounce else self.observe
         intake = Intake(
             self.store,
             options=IntakeOptions(
@@ -204,7 +206,7 @@ class Building:
             destination_of=self.destination_of,
             clock=now,
             new_id=self.new_id,
-            observe=self.observe,
+            observe=observe,
             accepted=self.worker.expect,
         )
         tls_context = server_tls_context(options)
@@ -215,7 +217,7 @@ class Building:
                 options=options,
                 accept=intake.accept,
                 refusal=intake.refusal,
-                observe=self.observe,
+                observe=observe,
                 tls_context=tls_context,
             )
 

@@ -35,6 +35,7 @@ def delivery_options(config: Config) -> DeliveryOptions:
         bind_address6=smtp.bind_address6,
         minimal_backoff_time=config.queue.minimal_backoff_time,
         note_starttls_offer=smtp.tls_note_starttls_offer,
+        soft_bounce=config.queue.soft_bounce,
         timeouts=Timeouts(
             connect=smtp.connect_timeout,
             helo=smtp.helo_timeout,
@@ -77,6 +78,7 @@ def smtpd_options(config: Config) -> SmtpdOptions:
     offers_tls = smtpd.tls_security_level.uses_tls
     return SmtpdOptions(
         hostname=Domain.parse(config.relay.myhostname),
+        soft_bounce=config.queue.soft_bounce,
         mynetworks=smtpd.mynetworks,
         message_size_limit=smtpd.message_size_limit,
         recipient_limit=smtpd.recipient_limit,

@@ -92,6 +92,11 @@ class QueueSection(Section):
     bounce_queue_lifetime: Annotated[float, duration()] = option(
         432_000.0, "Age at which an undeliverable report is dropped; 0 for one attempt only."
     )
+    soft_bounce: Annotated[bool, SWITCH] = option(
+        False,
+        "Whether nothing bounces and no client is refused for good: 5xx counts and is said as 4xx. For trying out a "
+        "configuration; mail that grows too old is returned all the same.",
+    )
     delay_warning_time: Annotated[float, duration()] = option(
         0.0, "Age at which the sender is told of a delay, once and if NOTIFY allows it; 0 for never."
     )

@@ -70,7 +70,13 @@ class Deliverer:
 
         Raises only what the delivery's ``body`` raises, with nothing finished then at any host.
         """
-        outcomes = Tally(delivery, clock=self.clock, monotonic=self.monotonic, observe=self.observe)
+        outcomes = Tally(
+            delivery,
+            clock=self.clock,
+            monotonic=self.monotonic,
+            observe=self.observe,
+            soft_bounce=self.options.soft_bounce,
+        )
         if isinstance(delivery.route, Ends):
             outcomes.end(delivery.route.result)
         for leg in legs(delivery, policies):

@@ -29,6 +29,7 @@ class DeliveryOptions:
     :param mx_address_limit: addresses tried in one attempt; 0 for no limit.
     :param mx_session_limit: sessions in one attempt that could carry mail; 0 for no limit.
     :param reach: which addresses count, in which order, and which are ourselves.
+    :param soft_bounce: whether what would bounce is tried at the next host and then deferred.
     :param minimal_backoff_time: seconds that a message must have waited before a failed handshake at ``may`` is repeated
         in the clear.
     """
@@ -41,4 +42,5 @@ class DeliveryOptions:
     bind_address6: str = ""
     minimal_backoff_time: float = 300.0
     note_starttls_offer: bool = False
+    soft_bounce: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -25,7 +25,10 @@ from relay.outcome.result import (
 
 
 class Tally:
-    """What is known so far of each recipient of one attempt."""
+    """What is known so far of each recipient of one attempt.
+
+    :param soft_bounce: whether nothing bounces: what is hard is tried at the next host, then deferred.
+    """
 
     def __init__(
         self,
@@ -34,8 +37,10 @@ class Tally:
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
         observe: Observer,
+        soft_bounce: bool = False,
     ) -> None:
         self._delivery = delivery
+        self._soft_bounce = soft_bounce
         self._monotonic = monotonic
         self._observe = observe
         self._pending: dict[RecipientId, Recipient] = {r.id: r for r in delivery.recipients}
@@ -66,7 +71,9 @@ class Tally:
             self._tell_last()
         self._last = trouble
         for recipient_id in list(self._pending) if ids is None else ids:
-            if trouble.kind is Kind.HARD:
+            if self._soft_bounce:
+                self._troubles[recipient_id] = trouble
+            elif trouble.kind is Kind.HARD:
                 self._settle(recipient_id, _bounced(trouble), trouble.relay, trouble.tls)
             elif trouble.kind is Kind.SOFT or self._kind_so_far(recipient_id) is not Kind.SOFT:
                 # What only the last host may bounce does not bounce where another host may yet take it.
@@ -75,7 +82,7 @@ class Tally:
     def end(self, result: RecipientResult) -> None:
         """The route itself says what becomes of every recipient, as with postfix error(8) and discard(8)."""
         for recipient_id in list(self._pending):
-            self._settle(recipient_id, result, NoHost(), "")
+            self._settle(recipient_id, self._final(result), NoHost(), "")
 
     def announce(self, trouble: Trouble) -> None:
         """Log a failure after which the attempt goes on."""
@@ -86,11 +93,18 @@ class Tally:
         throttled_by: Deferred | None = None
         for recipient_id in list(self._pending):
             trouble = self._troubles.get(recipient_id) or _NO_SERVER
-            final = _bounced(trouble) if trouble.kind is Kind.HARD_IF_LAST else _deferred(trouble)
+            final = self._final(_deferred(trouble) if trouble.kind is Kind.SOFT else _bounced(trouble))
             if trouble.throttles and isinstance(final, Deferred):
                 throttled_by = final
             self._settle(recipient_id, final, trouble.relay, trouble.tls)
         return AttemptResult(outcomes=self._outcomes, throttled_by=throttled_by)
+
+    def _final(self, result: RecipientResult) -> RecipientResult:
+        """What becomes of a recipient; under ``soft_bounce`` a bounce is a deferral (postfix global/bounce.c)."""
+        if not self._soft_bounce or not isinstance(result, Bounced):
+            return result
+        status = result.status.softened()
+        return Deferred(status=status, reason=result.reason, diagnostic=result.diagnostic, softened=True)
 
     def _kind_so_far(self, recipient_id: RecipientId) -> Kind | None:
         trouble = self._troubles.get(recipient_id)

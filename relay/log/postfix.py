@@ -147,6 +147,8 @@ def status_word(result: RecipientResult) -> str:
     match result:
         case Sent():
             return "sent"
+        case Deferred(softened=True):
+            return "SOFTBOUNCE"  # bounce/bounce.c, with soft_bounce
         case Deferred():
             return "deferred"
         case Bounced():

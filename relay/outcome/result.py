@@ -77,11 +77,15 @@ class Sent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deferred:
-    """To be tried again; ``reason`` begins with Postfix's text and is one line."""
+    """To be tried again; ``reason`` begins with Postfix's text and is one line.
+
+    :param softened: whether it would have bounced but for ``soft_bounce``; the status is of class 4 all the same.
+    """
 
     status: EnhancedStatus
     reason: str
     diagnostic: Diagnostic
+    softened: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ class SmtpdOptions:
     """Postfix's ``smtpd_*`` parameters of the same names, with its defaults where it has them.
 
     :param hostname: ``myhostname``: the banner, the Received field, the domain of a bare ``<postmaster>``.
+    :param soft_bounce: whether clients are never refused for good: 5xx is said as 4xx.
     :param mynetworks: clients that may relay.
     :param message_size_limit: octets of content; 0 for no limit.
     :param recipient_limit: recipients of one message.
@@ -35,6 +36,7 @@ class SmtpdOptions:
     """
 
     hostname: Domain
+    soft_bounce: bool = False
     mynetworks: tuple[IpNetwork, ...] = LOOPBACK
     message_size_limit: int = 10_240_000
     recipient_limit: int = 1000

@@ -45,6 +45,7 @@ from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Inco
 from relay.smtpd.lobby import Admission, Lobby
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.patience import Patience
+from relay.smtpd.softening import softened
 
 Accept = Callable[[Envelope, AsyncIterator[bytes]], Awaitable[Reply]]
 """``Intake.accept``: what becomes of a message."""
@@ -331,7 +332,7 @@ class Session(SMTP):
 
     def _answer(self, reply: Reply) -> None:
         """Say something; it leaves with what else is to be said before we wait for the client."""
-        self._out += replies.wire_form(reply)
+        self._out += replies.wire_form(softened(reply) if self._options.soft_bounce else reply)
 
     async def _flush(self) -> None:
         octets, self._out = bytes(self._out), bytearray()

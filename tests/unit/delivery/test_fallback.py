@@ -23,6 +23,7 @@ from relay.dns.probe import Validation
 from relay.lab.ca import Authority, CertificateKind, tlsa_rdata
 from relay.lab.mx import Receiver
 from relay.lab.script import Rcpt, Script, StartTls
+from relay.log.postfix import status_word
 from relay.mail.envelope import Address, Client, Envelope, Message, QueueId, Recipient, RecipientId
 from relay.mail.names import Domain, NextHop
 from relay.outcome.result import Bounced, Deferred, Outcome, Sent
@@ -82,11 +83,12 @@ class Scene:
         policy: str = "",
         fallback: str = "[relay.example]",
         reach: Reach = ANYWHERE,
+        soft_bounce: bool = False,
     ) -> Outcome:
         async def validation() -> Validation:
             return Validation(True, "as the test says")
 
-        options = DeliveryOptions(helo_name="client.example", reach=reach)
+        options = DeliveryOptions(helo_name="client.example", reach=reach, soft_bounce=soft_bounce)
         deliverer = Deliverer(
             gatherer=Gatherer(ZoneResolver(self.zone), shuffle=lambda records: None, reach=reach),
             opener=SessionOpener(
@@ -103,7 +105,7 @@ class Scene:
             observe=lambda event: None,
         )
         example = Domain("example")
-        relay = NextHop.parse(fallback, default_port=self.port)
+        relays = tuple(NextHop.parse(text, default_port=self.port) for text in fallback.split())
         tables = PolicyTables((parse_table(policy, "tls_policy"),))
         delivery = Delivery(
             message=Message(
@@ -119,13 +121,13 @@ class Scene:
             route=(NextHop.of_domain(example, self.port),),
             recipients=(Recipient(id=RecipientId(1), address=Address("ann@example", example)),),
             leased_at=NOW,
-            fallback=(relay,),
+            fallback=relays,
             body=content,
         )
         policies = Policies(
             lookup=tables.lookup,
             defaults=Defaults(level=level, level_rule=Rule("relay.toml:7")),
-            written_for_fallback=frozenset(line.rule.place for line in tables.written_for(relay)),
+            written_for_fallback=frozenset(line.rule.place for relay in relays for line in tables.written_for(relay)),
         )
         [outcome] = (await deliverer.attempt(delivery, policies)).outcomes.values()
         return outcome
@@ -267,3 +269,22 @@ async def test_a_line_for_all_below_a_domain_was_not_written_for_the_relay(scene
     assert not took_mail(relay)
     both = f"{policy}relay.example may\n"
     assert isinstance((await scene.attempt(Level.MAY, policy=both, fallback="relay.example")).result, Sent)
+
+
+async def test_under_soft_bounce_what_is_hard_is_tried_elsewhere_and_waits(scene: Scene) -> None:
+    host = await scene.mx(Script(rcpt=Rcpt.REJECTED))
+    relay = await scene.host("relay.example", Script())
+    assert isinstance((await scene.attempt(Level.MAY, soft_bounce=True)).result, Sent)
+    relay.script = Script(refused=(("MAIL", "554 5.7.1 not you"),))
+    outcome = await scene.attempt(Level.MAY, soft_bounce=True)
+    assert isinstance(outcome.result, Deferred)
+    assert outcome.result.softened
+    assert (str(outcome.result.status), status_word(outcome.result)) == ("4.7.1", "SOFTBOUNCE")
+    assert len(host.sessions) == len(relay.sessions) == 2
+
+
+async def test_under_soft_bounce_a_destination_that_does_not_exist_waits(scene: Scene) -> None:
+    outcome = await scene.attempt(Level.MAY, soft_bounce=True, fallback="")
+    assert isinstance(outcome.result, Deferred)
+    assert outcome.result.softened
+    assert str(outcome.result.status) == "4.4.4"

@@ -201,6 +201,11 @@ async def test_strangers_may_not_relay() -> None:
         assert rejected.client.helo == "client.example"
 
 
+async def test_under_soft_bounce_nobody_is_refused_for_good() -> None:
+    async with front_end(options(soft_bounce=True)) as relay, relay.client() as client:
+        assert await client.say("NONSENSE") == "402 4.5.2 Error: command not recognized"
+
+
 async def test_the_order_of_commands(relay: FrontEnd) -> None:
     async with relay.client() as client:
         assert await client.say("RCPT TO:<b@example.net>") == "503 5.5.1 Error: need MAIL command"
