@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from datetime import datetime
 
 import apsw
 
 from relay.mail.envelope import QueueId
-from relay.queue.rows import Body, InFile, InRow, micros, moment, number, recipient_of, text
+from relay.queue.acts import Found
+from relay.queue.filter import Filter, ids_of
+from relay.queue.matching import Condition, Value, check, condition
+from relay.queue.rows import Body, InFile, InRow, micros, moment, number, override_of, recipient_of, text
 from relay.queue.store import EntryState, PendingRecipient, QueueCounts, QueueEntry
 from relay.queue.transactions import read_message
 
@@ -18,6 +23,49 @@ def entries(connection: apsw.Connection, *, limit: int, after: QueueId | None, n
         "SELECT id FROM message WHERE queue_id > ? ORDER BY queue_id LIMIT ?", (after or "", limit)
     ).fetchall()
     return [_entry(connection, number(row), micros(now)) for (row,) in rows]
+
+
+def entries_of(
+    connection: apsw.Connection, *, ids: Collection[QueueId], where: Filter, now: datetime
+) -> list[QueueEntry]:
+    """These messages in the order of their queue IDs, each with the recipients that the filter means; none without any."""
+    at = micros(now)
+    rows = connection.execute(
+        "SELECT id FROM message WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY queue_id",
+        (json.dumps(sorted(ids)),),
+    ).fetchall()
+    found = (_entry(connection, number(row), at, condition(where, at)) for (row,) in rows)
+    return [entry for entry in found if entry.recipients]
+
+
+def find(connection: apsw.Connection, *, where: Filter, after: QueueId | None, looking: int, now: datetime) -> Found:
+    """One step through the queue: see ``QueueActs.find``."""
+    check(connection, where)
+    sql, values = condition(where, micros(now))
+    only, named = "", ids_of(where)
+    known: tuple[Value, ...] = ()
+    if named is not None:
+        only, known = " AND queue_id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(named)),)
+    step = (after or "", *known, looking)
+    ((looked, last),) = connection.execute(
+        "SELECT count(*), max(queue_id) FROM"  # noqa: S608 - constant text
+        f" (SELECT queue_id FROM message WHERE queue_id > ?{only} ORDER BY queue_id LIMIT ?)",
+        step,
+    ).fetchall()
+    rows = connection.execute(
+        "SELECT m.queue_id, count(*) FROM"  # noqa: S608 - constant text; condition() puts values beside it
+        f" (SELECT * FROM message WHERE queue_id > ?{only} ORDER BY queue_id LIMIT ?) AS m"
+        " JOIN recipient AS r ON r.message = m.id AND r.state = 'pending'"
+        " JOIN delivery AS d ON d.message = m.id AND d.number = r.delivery"
+        f" WHERE {sql} GROUP BY m.queue_id ORDER BY m.queue_id",
+        (*step, *values),
+    ).fetchall()
+    return Found(
+        ids=tuple(QueueId(text(queue_id)) for queue_id, _ in rows),
+        recipients=sum(number(people) for _, people in rows),
+        looked=number(looked),
+        last=QueueId(text(last)) if number(looked) == looking else None,
+    )
 
 
 def counts(connection: apsw.Connection, *, now: datetime) -> QueueCounts:
@@ -56,13 +104,15 @@ def body(connection: apsw.Connection, queue_id: QueueId) -> Body:
     return InRow(content) if isinstance(content, bytes) else InFile(text(spool))
 
 
-def _entry(connection: apsw.Connection, row: int, now: int) -> QueueEntry:
+def _entry(connection: apsw.Connection, row: int, now: int, means: Condition = ("1", ())) -> QueueEntry:
+    sql, values = means
     rows = connection.execute(
-        "SELECT recipient.id, address, domain, notify, orcpt, reason,"
-        " destination, delivery.state, next_attempt, attempts, lease_until, began_at"
-        " FROM recipient JOIN delivery ON delivery.message = recipient.message AND delivery.number = recipient.delivery"
-        " WHERE recipient.message = ? AND recipient.state = 'pending' ORDER BY position",
-        (row,),
+        "SELECT r.id, r.address, r.domain, r.notify, r.orcpt, r.reason,"  # noqa: S608 - as above
+        " d.destination, d.state, d.next_attempt, d.attempts, d.lease_until, d.began_at, r.status, d.tls_override"
+        " FROM recipient AS r JOIN delivery AS d ON d.message = r.message AND d.number = r.delivery"
+        " JOIN message AS m ON m.id = r.message"
+        f" WHERE r.message = ? AND r.state = 'pending' AND {sql} ORDER BY r.position",
+        (row, *values),
     )
     return QueueEntry(
         message=read_message(connection, row),
@@ -75,6 +125,8 @@ def _entry(connection: apsw.Connection, row: int, now: int) -> QueueEntry:
                 next_attempt=moment(one[8]),
                 attempts=number(one[9]),
                 last_attempt=moment(one[11]) if one[11] else None,
+                status=text(one[12]),
+                override=override_of(one[13]),
             )
             for one in rows
         ),

@@ -121,7 +121,7 @@ def message_of(row: Row, recipients: tuple[Recipient, ...]) -> Message:
     return Message(
         queue_id=QueueId(text(queue_id)),
         envelope=Envelope(
-            sender=_sender_of(text(sender), text(domain)),
+            sender=sender_of(text(sender), text(domain)),
             recipients=recipients,
             body=BodyType(body_type),
             smtputf8=bool(smtputf8),
@@ -184,7 +184,8 @@ def _sender_row(sender: Sender) -> tuple[str, str]:
             assert_never(sender)
 
 
-def _sender_of(address: str, domain: str) -> Sender:
+def sender_of(address: str, domain: str) -> Sender:
+    """The sender of the columns sender and domain."""
     return Address(address, _domain_of(domain)) if address else NULL_SENDER
 
 

@@ -26,6 +26,7 @@ from relay.queue.health import Look, Room, look_at
 from relay.queue.incoming import IncomingBody
 from relay.queue.rows import Body, InRow, micros, moment, text
 from relay.queue.spool import CHUNK, Files, Spool, SystemFiles
+from relay.queue.sqlite_acts import SqliteActs
 from relay.queue.store import (
     Head,
     Lease,
@@ -245,6 +246,17 @@ class SqliteStore:
                 yield chunk
         except FileNotFoundError as error:
             raise KeyError(f"{queue_id}: its content {error.filename} is gone") from error
+
+    @property
+    def acts(self) -> SqliteActs:
+        """What administrators do to this queue."""
+        return SqliteActs(
+            read=self._read,
+            commit=self._commit,
+            lease=self._lease,
+            remove=self._spool.remove,
+            clock=self._clock,
+        )
 
     async def close(self) -> None:
         """Finish what was begun, then close; closing twice is fine."""

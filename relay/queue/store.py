@@ -125,7 +125,7 @@ class EntryState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRecipient:
-    """A recipient still in the queue, with the reason of its last deferral (empty before the first).
+    """A recipient still in the queue, with reason and status of its last deferral (empty before the first).
 
     :param attempts: begun, one that is under way or broke off included.
     :param last_attempt: when the last of them began; None before the first.
@@ -138,6 +138,8 @@ class PendingRecipient:
     next_attempt: datetime
     attempts: int
     last_attempt: datetime | None = None
+    status: str = ""
+    override: TlsOverride | AsConfigured = AS_CONFIGURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ import apsw
 from relay.mail.envelope import Message, QueueId, RecipientId
 from relay.outcome.result import Bounced, Deferred, Sent
 from relay.queue import selection
+from relay.queue.actions import hold_new
 from relay.queue.rows import (
     MESSAGE_COLUMNS,
     RECIPIENT_COLUMNS,
@@ -99,6 +100,7 @@ def put(connection: apsw.Connection, message: Message, destinations: Mapping[Rec
         )
     except apsw.ConstraintError as error:
         raise ValueError(f"message {message.queue_id} does not fit the queue: {error}") from error
+    hold_new(connection, row, message.arrived_at)
     return message.queue_id
 
 

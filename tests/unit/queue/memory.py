@@ -8,8 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 
-from relay.mail.envelope import Message, QueueId, RecipientId
+from relay.mail.envelope import Address, Message, QueueId, RecipientId
 from relay.outcome.result import Deferred
+from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride
+from relay.queue.acts import Act, Acted, Delete, Flush, Found, Hold, HoldRule, Release, Requeue
+from relay.queue.filter import Facts, Filter, ids_of, matches
+from relay.queue.filter_text import parse_filter
 from relay.queue.store import (
     EntryState,
     Head,
@@ -26,7 +30,7 @@ from relay.queue.store import (
 
 
 @dataclass(slots=True)
-class _Delivery:
+class MemoryDelivery:
     destination: str
     pending: list[RecipientId]
     next_attempt: datetime
@@ -35,22 +39,30 @@ class _Delivery:
     token: LeaseToken | None = None
     until: datetime | None = None
     began: datetime | None = None
+    held: bool = False
+    override: TlsOverride | AsConfigured = AS_CONFIGURED
 
     def is_free(self, now: datetime) -> bool:
         return self.until is None or self.until <= now
 
+    def is_ready(self, now: datetime) -> bool:
+        return self.is_free(now) and (self.token is not None or not self.held)
+
     def state(self, now: datetime) -> EntryState:
         if not self.is_free(now):
             return EntryState.ACTIVE
+        if self.held and self.token is None:
+            return EntryState.HOLD
         return EntryState.DEFERRED if self.attempts else EntryState.INCOMING
 
 
 @dataclass(slots=True)
-class _Stored:
+class MemoryMessage:
     message: Message
     body: bytes
-    deliveries: list[_Delivery]
+    deliveries: list[MemoryDelivery]
     reasons: dict[RecipientId, str] = field(default_factory=dict)
+    statuses: dict[RecipientId, str] = field(default_factory=dict)
     delay_told: set[RecipientId] = field(default_factory=set)
 
 
@@ -58,11 +70,12 @@ class MemoryStore:
     """``QueueStore`` without a disk."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
-        self._clock = clock
-        self._stored: dict[QueueId, _Stored] = {}
+        self.clock = clock
+        self.stored: dict[QueueId, MemoryMessage] = {}
         self._tokens = count(1)
-        self._serials = count(1)
+        self.serials = count(1)
         self._closed = False
+        self.acts = MemoryActs(self)
 
     @property
     def refusal(self) -> StoreUnavailable | None:
@@ -70,11 +83,11 @@ class MemoryStore:
 
     async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
         content = b"".join([chunk async for chunk in body])
-        self._check()
+        self.check()
         return self._insert(message, content)
 
     def _insert(self, new: NewMessage, content: bytes) -> Message:
-        if new.queue_id in self._stored:
+        if new.queue_id in self.stored:
             raise ValueError(new.queue_id)
         message = Message(
             queue_id=new.queue_id,
@@ -86,14 +99,15 @@ class MemoryStore:
         groups: dict[str, list[RecipientId]] = {}
         for recipient in new.envelope.recipients:
             groups.setdefault(new.destinations[recipient.id], []).append(recipient.id)
-        deliveries = [_Delivery(name, ids, new.arrived_at, next(self._serials)) for name, ids in groups.items()]
-        self._stored[new.queue_id] = _Stored(message, content, deliveries)
+        deliveries = [MemoryDelivery(name, ids, new.arrived_at, next(self.serials)) for name, ids in groups.items()]
+        self.stored[new.queue_id] = MemoryMessage(message, content, deliveries)
+        self.acts.hold_new(new.queue_id)
         return message
 
     async def lease(
         self, *, now: datetime, until: datetime, limit: int, busy: Collection[str] = (), each: int | None = None
     ) -> Sequence[Lease]:
-        self._check()
+        self.check()
         due = [one for one in self._due(now) if one[1].destination not in busy][:limit]
         taken: Counter[str] = Counter()
         chosen = []
@@ -101,46 +115,46 @@ class MemoryStore:
             taken[delivery.destination] += 1
             if each is None or taken[delivery.destination] <= each:
                 chosen.append((stored, delivery))
-        return [self._take(one, now, until) for one in chosen]
+        return [self.take(one, now, until) for one in chosen]
 
     async def lease_at(
         self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
     ) -> Sequence[Lease]:
-        self._check()
+        self.check()
         chosen = [
             one
             for destination, room in rooms.items()
             for one in [due for due in self._due(now) if due[1].destination == destination][:room]
         ]
-        return [self._take(self._split(one, recipient_limit), now, until) for one in chosen]
+        return [self.take(self._split(one, recipient_limit), now, until) for one in chosen]
 
-    def _split(self, one: tuple[_Stored, _Delivery], limit: int) -> tuple[_Stored, _Delivery]:
+    def _split(self, one: tuple[MemoryMessage, MemoryDelivery], limit: int) -> tuple[MemoryMessage, MemoryDelivery]:
         stored, delivery = one
         if limit and len(delivery.pending) > limit:
             rest = replace(
-                delivery, pending=delivery.pending[limit:], serial=next(self._serials), token=None, until=None
+                delivery, pending=delivery.pending[limit:], serial=next(self.serials), token=None, until=None
             )
             del delivery.pending[limit:]
             stored.deliveries.append(rest)
         return one
 
     async def heads(self, *, now: datetime, limit: int, busy: Collection[str] = ()) -> Sequence[Head]:
-        self._check()
+        self.check()
         first: dict[str, datetime] = {}
         for _, one in self._all():
-            if one.is_free(now) and one.destination not in busy:
+            if one.is_ready(now) and one.destination not in busy:
                 first[one.destination] = min(one.next_attempt, first.get(one.destination, one.next_attempt))
         return sorted(Head(due, destination) for destination, due in first.items())[:limit]
 
-    def _due(self, now: datetime) -> list[tuple[_Stored, _Delivery]]:
+    def _due(self, now: datetime) -> list[tuple[MemoryMessage, MemoryDelivery]]:
         due = [
             (stored, delivery)
             for stored, delivery in self._all()
-            if delivery.is_free(now) and delivery.next_attempt <= now
+            if delivery.is_ready(now) and delivery.next_attempt <= now
         ]
         return sorted(due, key=lambda one: (one[1].next_attempt, one[1].serial))
 
-    def _take(self, one: tuple[_Stored, _Delivery], now: datetime, until: datetime) -> Lease:
+    def take(self, one: tuple[MemoryMessage, MemoryDelivery], now: datetime, until: datetime) -> Lease:
         stored, delivery = one
         delivery.token = LeaseToken(str(next(self._tokens)))
         delivery.until = until
@@ -157,31 +171,32 @@ class MemoryStore:
             due_at=delivery.next_attempt,
             total_recipients=len(people),
             delay_told=frozenset(stored.delay_told & set(delivery.pending)),
+            override=delivery.override,
         )
 
     async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
-        self._check()
-        now = self._clock()
-        free = (one for _, one in self._all() if one.is_free(now) and one.destination not in busy)
+        self.check()
+        now = self.clock()
+        free = (one for _, one in self._all() if one.is_ready(now) and one.destination not in busy)
         return min((one.next_attempt for one in free), default=None)
 
     async def extend(self, tokens: Collection[LeaseToken], until: datetime) -> None:
-        self._check()
+        self.check()
         for _, delivery in self._all():
             if delivery.token in tokens:
                 delivery.until = until
 
     async def release(self, tokens: Collection[LeaseToken]) -> None:
-        self._check()
+        self.check()
         for _, delivery in self._all():
             if delivery.token in tokens:
                 delivery.token = delivery.until = None
                 delivery.attempts -= 1
 
     async def settle(self, settlement: Settlement) -> bool:
-        self._check()
+        self.check()
         queue_id = settlement.lease.message.queue_id
-        stored = self._stored.get(queue_id)
+        stored = self.stored.get(queue_id)
         held = [one for one in stored.deliveries if one.token == settlement.lease.token] if stored else []
         if stored is None or not held:
             raise LeaseLost(queue_id)
@@ -189,12 +204,13 @@ class MemoryStore:
         if not settlement.results.keys() <= set(delivery.pending):
             raise ValueError("results for others than the recipients of the lease")
         ids = [report.message.queue_id for report in settlement.reports]
-        if len(set(ids)) < len(ids) or any(one in self._stored for one in ids):
+        if len(set(ids)) < len(ids) or any(one in self.stored for one in ids):
             raise ValueError(f"a queue ID of {ids} is taken")
         for report in settlement.reports:
             self._insert(report.message, report.content)
         for id_, result in settlement.results.items():
             stored.reasons[id_] = result.reason
+            stored.statuses[id_] = str(result.status)
             if not isinstance(result, Deferred):
                 delivery.pending.remove(id_)
         stored.delay_told |= settlement.delay_told
@@ -203,26 +219,26 @@ class MemoryStore:
         if not delivery.pending:
             stored.deliveries.remove(delivery)
         if not stored.deliveries:
-            del self._stored[queue_id]
+            del self.stored[queue_id]
         return not stored.deliveries
 
     async def flush(self, *, now: datetime, ids: Collection[QueueId] = ()) -> int:
-        self._check()
+        self.check()
         changed = 0
         for stored, delivery in self._all():
             chosen = not ids or stored.message.queue_id in ids
-            if chosen and delivery.token is None and delivery.next_attempt > now:
+            if chosen and delivery.token is None and not delivery.held and delivery.next_attempt > now:
                 delivery.next_attempt = now
                 changed += 1
         return changed
 
     async def entries(self, *, limit: int, after: QueueId | None = None) -> Sequence[QueueEntry]:
-        self._check()
-        ids = sorted(one for one in self._stored if after is None or one > after)
-        return [self._entry(self._stored[one]) for one in ids[:limit]]
+        self.check()
+        ids = sorted(one for one in self.stored if after is None or one > after)
+        return [self.entry(self.stored[one]) for one in ids[:limit]]
 
-    def _entry(self, stored: _Stored) -> QueueEntry:
-        now = self._clock()
+    def entry(self, stored: MemoryMessage) -> QueueEntry:
+        now = self.clock()
         return QueueEntry(
             message=stored.message,
             recipients=tuple(
@@ -233,6 +249,8 @@ class MemoryStore:
                     reason=stored.reasons.get(one.id, ""),
                     next_attempt=delivery.next_attempt,
                     attempts=delivery.attempts,
+                    status=stored.statuses.get(one.id, ""),
+                    override=delivery.override,
                     last_attempt=delivery.began,
                 )
                 for one in stored.message.envelope.recipients
@@ -242,18 +260,18 @@ class MemoryStore:
         )
 
     async def counts(self) -> QueueCounts:
-        self._check()
-        now = self._clock()
+        self.check()
+        now = self.clock()
         states = [delivery.state(now) for _, delivery in self._all()]
         return QueueCounts(
-            messages=len(self._stored),
+            messages=len(self.stored),
             deliveries={state: states.count(state) for state in EntryState},
-            oldest_arrival=min((stored.message.arrived_at for stored in self._stored.values()), default=None),
+            oldest_arrival=min((stored.message.arrived_at for stored in self.stored.values()), default=None),
         )
 
     async def open_body(self, queue_id: QueueId) -> AsyncIterator[bytes]:
-        self._check()
-        body = self._stored[queue_id].body
+        self.check()
+        body = self.stored[queue_id].body
         for start in range(0, len(body), 65536):
             yield body[start : start + 65536]
 
@@ -269,9 +287,159 @@ class MemoryStore:
                 stored.reasons.update(dict.fromkeys(delivery.pending, reason))
             delivery.token = delivery.until = None
 
-    def _all(self) -> list[tuple[_Stored, _Delivery]]:
-        return [(stored, delivery) for stored in self._stored.values() for delivery in stored.deliveries]
+    def _all(self) -> list[tuple[MemoryMessage, MemoryDelivery]]:
+        return [(stored, delivery) for stored in self.stored.values() for delivery in stored.deliveries]
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self._closed:
             raise StoreUnavailable("closed")
+
+
+class MemoryActs:
+    """``QueueActs`` on a ``MemoryStore``: each recipient is asked for by the pure filter."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._rules: list[HoldRule] = []
+        self._numbers = count(1)
+
+    async def find(self, where: Filter, *, after: QueueId | None = None, looking: int) -> Found:
+        self._store.check()
+        ids = sorted(one for one in self._store.stored if after is None or one > after)
+        named = ids_of(where)
+        step = [one for one in ids if named is None or one in named][:looking]
+        meant = {one: sum(len(people) for _, people in self._meant(where, [one])) for one in step}
+        return Found(
+            ids=tuple(one for one in step if meant[one]),
+            recipients=sum(meant.values()),
+            looked=len(step),
+            last=step[-1] if len(step) == looking else None,
+        )
+
+    async def entries(self, ids: Collection[QueueId], where: Filter) -> Sequence[QueueEntry]:
+        self._store.check()
+        found = []
+        for one in sorted(set(ids) & self._store.stored.keys()):
+            meant = {id_ for _, people in self._meant(where, [one]) for id_ in people}
+            entry = self._store.entry(self._store.stored[one])
+            people = tuple(each for each in entry.recipients if each.recipient.id in meant)
+            if people:
+                found.append(replace(entry, recipients=people))
+        return found
+
+    async def act(self, act: Act, where: Filter, ids: Collection[QueueId]) -> Acted:
+        self._store.check()
+        changed: dict[QueueId, int] = {}
+        busy = 0
+        for (queue_id, delivery), people in self._meant(where, ids):
+            whole = len(people) == len(delivery.pending)
+            if delivery.token is not None and not (whole and isinstance(act, Hold | Release)):
+                busy += len(people)
+            elif self._apply(act, queue_id, delivery, people):
+                changed[queue_id] = changed.get(queue_id, 0) + len(people)
+        return Acted(recipients=changed, busy=busy)
+
+    def _apply(self, act: Act, queue_id: QueueId, delivery: MemoryDelivery, people: list[RecipientId]) -> bool:
+        now = self._store.clock()
+        stored = self._store.stored[queue_id]
+        match act:
+            case Flush():
+                if delivery.held or delivery.next_attempt <= now:
+                    return False
+                self._split(stored, delivery, people).next_attempt = now
+            case Hold():
+                if delivery.held:
+                    return False
+                self._split(stored, delivery, people).held = True
+            case Release():
+                if not delivery.held:
+                    return False
+                released = self._split(stored, delivery, people)
+                released.held, released.next_attempt = False, now
+            case Delete():
+                stored.deliveries.remove(self._split(stored, delivery, people))
+                gone = [one for one in stored.message.envelope.recipients if one.id not in people]
+                stored.message = replace(
+                    stored.message, envelope=replace(stored.message.envelope, recipients=tuple(gone))
+                )
+                if not stored.deliveries:
+                    del self._store.stored[queue_id]
+            case Requeue(destination_of, override):
+                addresses = {one.id: one.address for one in stored.message.envelope.recipients}
+                sender = stored.message.envelope.sender
+                for destination in {id_: destination_of(addresses[id_], sender) for id_ in people}.values():
+                    mine = [id_ for id_ in people if destination_of(addresses[id_], sender) == destination]
+                    if mine and set(mine) <= set(delivery.pending):
+                        part = self._split(stored, delivery, mine)
+                        part.destination, part.override = destination, override
+                        part.held, part.next_attempt = False, now
+        return True
+
+    def _split(self, stored: MemoryMessage, delivery: MemoryDelivery, people: list[RecipientId]) -> MemoryDelivery:
+        if len(people) == len(delivery.pending):
+            return delivery
+        delivery.pending = [one for one in delivery.pending if one not in people]
+        part = replace(delivery, pending=list(people), serial=next(self._store.serials))
+        stored.deliveries.append(part)
+        return part
+
+    async def take(self, where: Filter, ids: Collection[QueueId], *, until: datetime) -> Sequence[Lease]:
+        self._store.check()
+        now = self._store.clock()
+        taken = []
+        for (queue_id, delivery), people in self._meant(where, ids):
+            if delivery.token is None:
+                stored = self._store.stored[queue_id]
+                taken.append(self._store.take((stored, self._split(stored, delivery, people)), now, until))
+        return taken
+
+    async def hold_rules(self) -> Sequence[HoldRule]:
+        return tuple(self._rules)
+
+    async def add_hold_rule(self, *, filter_text: str, reason: str, by: str) -> HoldRule:
+        rule = HoldRule(number=next(self._numbers), filter=filter_text, reason=reason, by=by, at=self._store.clock())
+        self._rules.append(rule)
+        return rule
+
+    async def remove_hold_rule(self, number: int) -> bool:
+        there = any(rule.number == number for rule in self._rules)
+        self._rules = [rule for rule in self._rules if rule.number != number]
+        return there
+
+    def hold_new(self, queue_id: QueueId) -> None:
+        for rule in self._rules:
+            for (_, delivery), people in self._meant(parse_filter(rule.filter), [queue_id]):
+                if not delivery.held:
+                    self._split(self._store.stored[queue_id], delivery, people).held = True
+
+    def _meant(
+        self, where: Filter, ids: Collection[QueueId]
+    ) -> list[tuple[tuple[QueueId, MemoryDelivery], list[RecipientId]]]:
+        now = self._store.clock()
+        found = []
+        for queue_id in sorted(set(ids) & self._store.stored.keys()):
+            stored = self._store.stored[queue_id]
+            for delivery in list(stored.deliveries):
+                people = [id_ for id_ in delivery.pending if matches(where, _facts(stored, delivery, id_, now), now)]
+                if people:
+                    found.append(((queue_id, delivery), people))
+        return found
+
+
+def _facts(stored: MemoryMessage, delivery: MemoryDelivery, id_: RecipientId, now: datetime) -> Facts:
+    message = stored.message
+    (recipient,) = (one for one in message.envelope.recipients if one.id == id_)
+    sender = message.envelope.sender
+    return Facts(
+        queue_id=message.queue_id,
+        sender=str(sender),
+        sender_domain=str(sender.domain) if isinstance(sender, Address) else "",
+        recipient=recipient.address.text,
+        domain=str(recipient.address.domain),
+        destination=delivery.destination,
+        arrived_at=message.arrived_at,
+        size=message.size,
+        place=delivery.state(now),
+        status=stored.statuses.get(id_, ""),
+        reason=stored.reasons.get(id_, ""),
+    )
