@@ -22,6 +22,7 @@ class WatchedProcess:
 
     :param command: program and arguments; its standard output and error are read as one stream of lines.
     :param log: where the same lines are kept, so that other programs can read them; appended to.
+    :param commands: whether it is told lines (``say``); else its standard input is empty.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class WatchedProcess:
         log: Path,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        commands: bool = False,
     ) -> None:
         self.name = Path(command[0]).name
         self.log = log
@@ -39,7 +41,7 @@ class WatchedProcess:
         self._grew = threading.Condition()
         self._process = subprocess.Popen(
             [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if commands else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
@@ -61,6 +63,12 @@ class WatchedProcess:
         with self._grew:
             self._ended = True
             self._grew.notify_all()
+
+    def say(self, line: str) -> None:
+        """Give it a line on its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
 
     @property
     def pid(self) -> int:
@@ -135,6 +143,8 @@ class WatchedProcess:
             pass
         self._process.wait(PATIENCE)
         self._reader.join(PATIENCE)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def __enter__(self) -> WatchedProcess:
         return self
