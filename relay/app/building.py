@@ -266,10 +266,15 @@ class Building:
             return self._kept((str(error),))
         self.rules = rules
         self.worker.wake()  # what failed under the old rules may not fail under these
-        for message in rules.problems:
-            self.observe(Warned(Program.MASTER, message))
+        self.warn_of(rules.problems)
+        self.warn_of(rules.endings(now()))
         self.observe(Noted(Program.MASTER, f"reload -- version {__version__}, policy maps and routes are in force"))
         return control.Reloaded(accepted=True, messages=rules.problems)
+
+    def warn_of(self, problems: tuple[str, ...]) -> None:
+        """Log what is wrong, or soon will be, with the rules in force."""
+        for problem in problems:
+            self.observe(Warned(Program.MASTER, problem))
 
     def _kept(self, messages: tuple[str, ...]) -> control.Reloaded:
         for message in messages:

@@ -12,14 +12,15 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 
 from relay import __version__
-from relay.app.building import DRAIN_SECONDS, Building, Reread, WriteLine
+from relay.app.building import DRAIN_SECONDS, Building, Reread, WriteLine, now
 from relay.app.rules import Rules, read_rules
 from relay.config.config import Config
 from relay.control import server as control
 from relay.dns.probe import FRESH_SECONDS, ValidationProbe
-from relay.log.events import Noted, Program, Warned
+from relay.log.events import Noted, Program
 from relay.queue.store import QueueStore
 from relay.worker import Worker
 
@@ -62,7 +63,8 @@ async def open_relay(
         building.open_delivery()
         worker = asyncio.create_task(building.worker.run(), name="worker")
         probing = asyncio.create_task(_keep_probing(building.probe), name="probe the resolver")
-        stack.push_async_callback(_end_tasks, building.worker, (worker, probing))
+        warning = asyncio.create_task(_keep_warning(building), name="warn of lines that end")
+        stack.push_async_callback(_end_tasks, building.worker, (worker, probing, warning))
         await building.open_front_end()
         http_addresses = await building.open_desk()
         again = reread or (lambda: config)
@@ -71,8 +73,7 @@ async def open_relay(
             return await building.reload(again)
 
         await building.open_control(held, reload)
-        for problem in building.rules.problems:
-            building.observe(Warned(Program.MASTER, problem))
+        building.warn_of(building.rules.problems)
         building.observe(Noted(Program.MASTER, f"daemon started -- version {__version__}, {_where(building)}"))
         try:
             yield Relay(
@@ -99,6 +100,15 @@ async def _keep_probing(probe: ValidationProbe) -> None:
     while True:
         opinion = await probe.current()
         await asyncio.sleep(FRESH_SECONDS if opinion.validating else FRESH_SECONDS / 6)
+
+
+async def _keep_warning(building: Building) -> None:
+    """Say at the start and at the beginning of each day (UTC) which lines of the policy maps have ended or soon will."""
+    while True:
+        at = now()
+        building.warn_of(building.rules.endings(at))
+        tomorrow = datetime.combine(at.date() + timedelta(days=1), time.min, UTC)
+        await asyncio.sleep((tomorrow - at).total_seconds() + 1)
 
 
 async def _end_tasks(worker: Worker, tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 
 from relay.config.config import Config, policy_defaults
 from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
-from relay.policy.policy import TlsPolicy
+from relay.mail.names import NextHop
+from relay.policy.exceptions import endings, find, misplaced
+from relay.policy.policy import Defaults, Entry, TlsPolicy
 from relay.policy.table import PolicyTables
 from relay.routing.relayhosts import SenderTables
 from relay.routing.transport import TransportTables
@@ -34,7 +38,12 @@ class Rules:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with lines of the maps, each with file and line."""
         maps = (self.tables, self.transports, self.senders)
-        return tuple(str(problem) for each in maps for problem in each.problems)
+        problems = (problem for each in maps for problem in each.problems)
+        return tuple(map(str, (*problems, *misplaced(self.tables, self.policies.defaults))))
+
+    def endings(self, now: datetime) -> tuple[str, ...]:
+        """Lines of the policy maps that have ended or soon will: what to warn of today."""
+        return tuple(map(str, endings(self.tables, self.policies.defaults, now)))
 
 
 def read_rules(config: Config) -> Rules:
@@ -48,10 +57,11 @@ def read_rules(config: Config) -> Rules:
     tables = load_policy_maps(smtp.tls_policy_maps, config.base)
     transports = load_transport_maps(smtp.transport_maps, config.base, port=smtp.port)
     senders = load_sender_maps(smtp.sender_dependent_relayhost_maps, config.base, port=smtp.port)
+    defaults = policy_defaults(config)
     return Rules(
         policies=Policies(
-            lookup=tables.lookup,
-            defaults=policy_defaults(config),
+            lookup=partial(_find, tables, defaults),
+            defaults=defaults,
             written_for_fallback=frozenset(
                 line.rule.place for hop in config.fallback_relays for line in tables.written_for(hop)
             ),
@@ -69,3 +79,7 @@ def read_rules(config: Config) -> Rules:
         transports=transports,
         senders=senders,
     )
+
+
+def _find(tables: PolicyTables, defaults: Defaults, next_hop: NextHop) -> Entry:
+    return find(tables, next_hop, defaults)

@@ -96,7 +96,7 @@ def diff_command(
         raise click.UsageError("--against queue needs -c FILE, to know whose queue")
     config = _configuration(path)
     queued = tuple(_queued(path)) if against else ()
-    changes = diff(_read_maps([old]), _read_maps([new]), policy_defaults(config), queued)
+    changes = diff(_read_maps([old]), _read_maps([new]), policy_defaults(config), queued, now=datetime.now(UTC))
     for change in changes:
         if as_objects:
             click.echo(json.dumps(_change_object(change)))

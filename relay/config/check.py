@@ -8,13 +8,15 @@ from datetime import datetime
 from pathlib import Path
 
 from relay.config.certificates import certificate_notes
-from relay.config.config import SECTIONS, Config
+from relay.config.config import SECTIONS, Config, policy_defaults
 from relay.config.environment import PREFIX
 from relay.config.errors import ConfigError, ConfigErrors
 from relay.config.files import unwritable_directories
 from relay.config.load import Examined, examine
 from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
 from relay.dns.anchor import AnchorError, read_anchors
+from relay.policy.exceptions import endings, misplaced
+from relay.policy.table import PolicyTable, PolicyTables
 
 _MAPS = ("smtp", "tls_policy_maps")
 
@@ -44,7 +46,7 @@ def check(path: Path, environ: Mapping[str, str], *, hostname: str, now: datetim
     except ConfigErrors as broken:
         return Report(errors=list(broken.errors))
     report = Report(errors=list(examined.errors), read=[_options_read(path, examined.config)])
-    _check_maps(report, examined)
+    _check_maps(report, examined, now)
     _check_routes(report, examined)
     _check_certificates(report, examined, now)
     _check_anchor(report, examined)
@@ -59,8 +61,9 @@ def _options_read(path: Path, config: Config) -> str:
     return f"{path}: {in_file} of {total} options, {by_variable} by the environment, the rest by default"
 
 
-def _check_maps(report: Report, examined: Examined) -> None:
+def _check_maps(report: Report, examined: Examined, now: datetime) -> None:
     config = examined.config
+    together: list[PolicyTable] = []
     for spec in config.smtp.tls_policy_maps:
         try:
             tables = load_policy_maps((spec,), config.base)
@@ -68,10 +71,12 @@ def _check_maps(report: Report, examined: Examined) -> None:
             if _MAPS not in examined.wrong:
                 report.errors += unreadable.errors
             continue
+        together += tables.tables
         for table in tables.tables:
             report.read.append(f"{table.name}: {len(table.source)} entries")
-        for problem in tables.problems:
-            (report.errors if problem.is_error else report.warnings).append(ConfigError(problem.place, problem.text))
+    tables, defaults = PolicyTables(tuple(together)), policy_defaults(config)
+    for problem in (*tables.problems, *misplaced(tables, defaults), *endings(tables, defaults, now)):
+        (report.errors if problem.is_error else report.warnings).append(ConfigError(problem.place, problem.text))
 
 
 def _check_routes(report: Report, examined: Examined) -> None:

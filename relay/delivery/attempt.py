@@ -70,6 +70,7 @@ class Deliverer:
 
         Raises only what the delivery's ``body`` raises, with nothing finished then at any host.
         """
+        policies = policies.at(self.clock())
         outcomes = Tally(
             delivery,
             clock=self.clock,

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from relay.delivery.route import NextHops, Route
 from relay.mail.envelope import Message, Recipient
 from relay.mail.names import NextHop
-from relay.policy.policy import Defaults, MalformedEntry, MapEntry, NoEntry
+from relay.policy.exceptions import in_force
+from relay.policy.policy import Defaults, Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
     """The administrator's rules as one attempt sees them; a reload makes a new object and leaves attempts theirs.
 
-    :param lookup: the map entry for a next-hop.
+    :param lookup: the map entry for a next-hop, lines that have ended included until ``at`` says which those are.
     :param written_for_fallback: places of the lines whose key is a fallback relay itself: they alone may ask for less
         there than the policy of the destination that it stands in for.
     """
 
-    lookup: Callable[[NextHop], MapEntry | MalformedEntry | NoEntry]
+    lookup: Callable[[NextHop], Entry]
     defaults: Defaults
     written_for_fallback: frozenset[str] = frozenset()
+
+    def at(self, now: datetime) -> Policies:
+        """The rules as they stand at one time: an attempt goes by the day on which it began, from first to last."""
+        return replace(self, lookup=lambda next_hop: in_force(self.lookup(next_hop), now))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

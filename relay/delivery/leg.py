@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from relay.delivery.delivery import Delivery, Policies
 from relay.mail.names import NextHop
 from relay.policy.decide import asks_for_dane, decide, needs_tlsa
-from relay.policy.inherit import Bond, Demand, Entry, decide_for_fallback, demand_of
-from relay.policy.policy import Decision, Defaults, HostFacts, MapEntry, NoEntry, PolicyFacts
+from relay.policy.inherit import Bond, Demand, decide_for_fallback, demand_of
+from relay.policy.policy import Decision, Defaults, Entry, HostFacts, MapEntry, NoEntry, PolicyFacts
 
 
 @dataclass(slots=True, kw_only=True)

@@ -97,8 +97,8 @@ class Explainer:
         trail = Trail()
         delivery = self._delivery(address)
         walk = self._walk(trail, delivery, live=live)
-        result = await walk.attempt(delivery, self._rules.policies)
-        policies = self._rules.policies
+        policies = self._rules.policies.at(self._clock())
+        result = await walk.attempt(delivery, policies)
         router = self._rules.router
         route = [(hop, policies.lookup(hop), router.is_configured(hop)) for hop in delivery.route]
         route += [(hop, policies.lookup(hop), True) for hop in (delivery.fallback if route else ())]

@@ -12,7 +12,7 @@ from relay.dns.probe import Validation
 from relay.mail.envelope import Address
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.outcome.result import Outcome, RelayHost
-from relay.policy.policy import Decision, MalformedEntry, MapEntry, NoEntry, Rule, TlsPolicy
+from relay.policy.policy import Decision, Entry, Rule, TlsPolicy
 from relay.tls.peer import PeerFacts
 from relay.tls.verdict import Verdict, Word
 
@@ -119,7 +119,7 @@ class HopStory:
     """
 
     next_hop: NextHop
-    entry: MapEntry | MalformedEntry | NoEntry
+    entry: Entry
     rule: Rule
     level: str
     configured: bool

@@ -24,12 +24,21 @@ from relay.explain.story import (
 )
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.outcome.result import RelayHost
-from relay.policy.policy import Decision, Defaults, MalformedEntry, MapEntry, NoEntry, TlsPolicy, Withheld
+from relay.policy.policy import (
+    Decision,
+    Defaults,
+    Entry,
+    MalformedEntry,
+    MapEntry,
+    NoEntry,
+    TlsPolicy,
+    Withheld,
+    rule_of,
+)
 
 NOT_NEEDED = NotLookedUp("the decision does not depend on TLSA records")
 NOT_ALLOWED = NotTried("no session with this host can satisfy the policy now")
 NOT_LIVE = NotTried("no session was asked for")
-Entry = MapEntry | MalformedEntry | NoEntry
 
 
 @dataclass(slots=True)
@@ -112,7 +121,7 @@ class Trail:
                 HopStory(
                     next_hop=next_hop,
                     entry=entry,
-                    rule=defaults.level_rule if isinstance(entry, NoEntry) else entry.rule,
+                    rule=rule_of(entry, defaults),
                     level=_level(entry, defaults),
                     configured=configured,
                     found=NotReached("mail would have bounced by now") if noted is None else noted.found,

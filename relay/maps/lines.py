@@ -5,37 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from relay.maps.comments import NO_COMMENT, Comment, attribute_comments
+
 
 @dataclass(frozen=True, slots=True)
 class LogicalLine:
     """A line with its continuations.
 
     :param number: that of its first line in the file.
-    :param note: what ``#:`` comments above it say, without the signs.
+    :param note: what ``#:`` comments above it say.
     """
 
     number: int
     text: str
-    note: str = ""
+    note: Comment = NO_COMMENT
 
 
 def logical_lines(text: str) -> Iterator[LogicalLine]:
     """Join continuation lines; comments and blank lines count for nothing, also between them (readlline.c)."""
-    number, parts, notes, above = 0, list[str](), list[str](), ""
+    comments = attribute_comments(text)
+    number, parts = 0, list[str]()
     for position, line in enumerate(text.split("\n"), 1):
-        bare = line.strip()
-        if not bare or bare[0] == "#":
-            if bare.startswith("#:"):
-                notes.append(bare[2:].strip())
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
         if not line[0].isspace() and parts:
-            yield LogicalLine(number, "".join(parts), above)
+            yield LogicalLine(number, "".join(parts), comments.get(number, NO_COMMENT))
             parts = []
-        if not parts:
-            number, above, notes = position, " ".join(notes), []
+        number = number if parts else position
         parts.append(line)
     if parts:
-        yield LogicalLine(number, "".join(parts), above)
+        yield LogicalLine(number, "".join(parts), comments.get(number, NO_COMMENT))
 
 
 def fault_of(line: LogicalLine) -> str:

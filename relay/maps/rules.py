@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, assert_never
 
+from relay.maps.comments import NO_COMMENT, Comment
 from relay.maps.lines import LogicalLine, fault_of, logical_lines
 from relay.maps.notation import BadNotation, Template, fill
 from relay.maps.table import MISSING, Answer, Failed, Found, MapProblem, Row
@@ -42,6 +43,7 @@ class Answering(Generic[C]):
     place: str
     condition: C
     result: Template
+    note: Comment = NO_COMMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Rules(Generic[C]):
             if isinstance(step, Broken):
                 yield Row("", Failed(step.reason, step.place))
             elif isinstance(step, Answering):
-                yield Row("", Found(fill(step.result, "${}".format), step.place))
+                yield Row("", Found(fill(step.result, "${}".format), step.place, step.note))
 
 
 def _filled(step: Answering[C], groups: Groups) -> Found | Failed:
@@ -124,7 +126,7 @@ def _filled(step: Answering[C], groups: Groups) -> Found | Failed:
             # A quoted local part may hold anything; what it brings must not become a word of its own.
             return Failed(f"${part} would bring {(groups(part) or '')[:_SHOWN]!a} into the result", step.place)
     value = fill(step.result, groups).strip()
-    return Found(value, step.place) if value else Failed("the result is empty", step.place)
+    return Found(value, step.place, step.note) if value else Failed("the result is empty", step.place)
 
 
 Remarked = tuple[C, Template, tuple[str, ...]]
@@ -169,7 +171,7 @@ def _step(
     word = _WORD.fullmatch(text)
     if word is None:
         condition, result, remarks = read_rule(text)
-        return Answering(place, condition, result), remarks
+        return Answering(place, condition, result, line.note), remarks
     if word[1].lower() == "if":
         return If(place, read_condition(word[2])), ()
     if word[2]:

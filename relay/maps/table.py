@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from relay.maps.comments import NO_COMMENT, Comment
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -20,12 +22,12 @@ class Found:
 
     :param value: the right-hand side as it stands, outer white space removed; never empty.
     :param place: ``FILE:LINE``.
-    :param note: what ``#:`` comments above the line say, in tables of literal keys.
+    :param note: what ``#:`` comments above the line say; options that have no use for them read over them.
     """
 
     value: str
     place: str
-    note: str = ""
+    note: Comment = NO_COMMENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from relay.maps.comments import Comment
 from relay.maps.lines import LogicalLine, fault_of, logical_lines
 from relay.maps.notation import BadNotation, outer_braces, pairs
 from relay.maps.table import MISSING, Answer, Failed, Found, KeyReader, MapProblem, Row
@@ -132,6 +133,10 @@ def _duplicate(key: str, earlier: Found | Failed, later: Found | Failed) -> tupl
     Postfix's texthash refuses the whole table then and every look-up fails; here only this key is deferred.
     """
     text = f'duplicate entry: "{key}" (first at {earlier.place})'
-    if isinstance(earlier, Found) and isinstance(later, Found) and earlier.value.split() == later.value.split():
+    if isinstance(earlier, Found) and isinstance(later, Found) and _said(earlier) == _said(later):
         return earlier, MapProblem(later.place, text, is_error=False)
     return Failed(text, later.place), MapProblem(later.place, text, is_error=True)
+
+
+def _said(entry: Found) -> tuple[list[str], Comment]:
+    return entry.value.split(), entry.note

@@ -11,15 +11,29 @@ import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 
 from relay.mail.names import BadName, Domain
+from relay.maps.comments import NO_COMMENT, Comment
 from relay.maps.notation import tokens
 from relay.policy.level import Level
 from relay.policy.notation import parse_exclusions, parse_fingerprint, parse_grade, parse_match, parse_protocols
-from relay.policy.policy import MalformedEntry, MapEntry, MatchRule, Rule, TlsParameters
+from relay.policy.policy import NO_END, MalformedEntry, MapEntry, MatchRule, Rule, TlsParameters
 
+OURS = ("until", "audit")
+"""Attributes that Postfix does not know; they may stand in a ``#:`` comment (relay/policy/comments.py)."""
 _ONCE = frozenset(
-    {"ciphers", "protocols", "servername", "exclude", "policy_ttl", "policy_type", "policy_domain", "policy_failure"}
+    {
+        *OURS,
+        "ciphers",
+        "protocols",
+        "servername",
+        "exclude",
+        "policy_ttl",
+        "policy_type",
+        "policy_domain",
+        "policy_failure",
+    }
 )
 # What STS plug-ins add for reports; meaningless in an entry without a policy type.
 _EXTERNAL = frozenset({"policy_ttl", "policy_domain", "policy_string", "mx_host_pattern", "policy_failure"})
@@ -51,17 +65,20 @@ class _Draft:
     once: dict[str, str] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    until: date = NO_END
+    audit: Level = Level.NONE
 
 
-def parse_policy(text: str, *, key: str, rule: Rule, base: str) -> ParsedPolicy:
+def parse_policy(text: str, *, key: str, rule: Rule, base: str, comment: Comment = NO_COMMENT) -> ParsedPolicy:
     """Read one right-hand side.
 
     :param key: the key of the line, for a malformed entry.
     :param rule: where the line stands.
     :param base: the directory that relative ``tafile`` names start from.
+    :param comment: what stands in a ``#:`` comment above the line.
     """
     try:
-        draft = _read(text, base)
+        draft = _read(text, base, comment)
     except _Malformed as error:
         return ParsedPolicy(MalformedEntry(key=key, rule=rule, warning=str(error)))
     entry = MapEntry(
@@ -77,11 +94,15 @@ def parse_policy(text: str, *, key: str, rule: Rule, base: str) -> ParsedPolicy:
             servername=draft.once.get("servername", ""),
         ),
         policy_failure=draft.once.get("policy_failure", ""),
+        until=draft.until,
+        audit=draft.audit,
     )
     return ParsedPolicy(entry, tuple(draft.warnings))
 
 
-def _read(text: str, base: str) -> _Draft:
+def _read(text: str, base: str, comment: Comment) -> _Draft:
+    if comment.fault:
+        raise _Malformed(comment.fault)
     words = tokens(text)
     first = next(words, "")
     if not first:
@@ -90,11 +111,17 @@ def _read(text: str, base: str) -> _Draft:
         draft = _Draft(Level.parse(first), base)
     except ValueError:
         raise _Malformed(f'invalid security level "{first}"') from None
-    if not draft.level.uses_tls:
-        draft.warnings += [f'ignoring attribute "{word}" with TLS disabled' for word in words]
-        return draft
     for word in words:
+        if not draft.level.uses_tls and _NO_USE.match(word):
+            draft.warnings.append(f'ignoring attribute "{word}" with TLS disabled')
+            continue
         name, value = _name_and_value(word)
+        _apply(draft, name, value)
+    for word in tokens(comment.text):
+        name, value = _name_and_value(word)
+        if name.lower() not in OURS:
+            # Postfix would not see it, and deliver under another policy than is written here.
+            raise _Malformed(f'attribute "{name}" must stand on the line itself, not in a "#:" comment')
         _apply(draft, name, value)
     if draft.seen & _EXTERNAL and "policy_type" not in draft.seen:
         raise _Malformed(
@@ -213,6 +240,42 @@ def _check_yes_or_no(_draft: _Draft, name: str, value: str) -> None:
         raise _Malformed(f'attribute "{name}" has bad value: "{value}"')
 
 
+def _apply_until(draft: _Draft, name: str, value: str) -> None:
+    """``until=``: the last day on which the line holds; whether it may have one, relay/policy/exceptions.py says."""
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+            raise ValueError
+        draft.until = date.fromisoformat(value)
+    except ValueError:
+        raise _Malformed(f'attribute "{name}" has a malformed value: "{value}": expected YYYY-MM-DD') from None
+    if draft.until == NO_END:
+        raise _Malformed(f'attribute "{name}" has a malformed value: "{value}": that is no end; leave it out')
+
+
+def _apply_audit(draft: _Draft, name: str, value: str) -> None:
+    """``audit=``: a level to try beside the line's own (relay/policy/audit.py)."""
+    if not draft.level.uses_tls:
+        raise _Malformed(f'attribute "{name}" invalid at security level "{draft.level.word}"')
+    try:
+        draft.audit = parse_audit_level(value, fingerprints=draft.level is Level.FINGERPRINT)
+    except ValueError as error:
+        raise _Malformed(f'attribute "{name}" has an unexpected value: {error}') from None
+
+
+def parse_audit_level(text: str, *, fingerprints: bool = False) -> Level:
+    """Read a level that can be audited.
+
+    :param fingerprints: whether there are fingerprints to compare with.
+    :raises ValueError: if it is no level, or one under which nothing would be held back or nothing can be compared.
+    """
+    level = Level.parse(text)
+    if not level.requires_tls or (level is Level.FINGERPRINT and not fingerprints):
+        raise ValueError(
+            f'"{text}": nothing is audited at this level; write encrypt, verify, secure, dane or dane-only'
+        )
+    return level
+
+
 def _accept(_draft: _Draft, _name: str, _value: str) -> None:
     """``policy_string`` and ``mx_host_pattern``: any text, for reports only."""
 
@@ -232,7 +295,14 @@ _READERS: dict[str, Callable[[_Draft, str, str], None]] = {
     "policy_type": _apply_external,
     "policy_domain": _apply_external,
     "policy_failure": _apply_external,
+    "until": _apply_until,
+    "audit": _apply_audit,
 }
+
+
+# Without TLS these mean nothing (postfix reads no attribute there at all). What has none of these names could be a mistyped
+# end, and then the line would hold for ever: it is looked at like everywhere else.
+_NO_USE = re.compile(rf"[{{\s]*({'|'.join(_READERS.keys() - set(OURS))})\s*=", re.IGNORECASE)
 
 
 def _or_malformed(parse: Callable[[str], str], value: str) -> str:

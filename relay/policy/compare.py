@@ -32,6 +32,7 @@ from relay.policy.parameters import TlsVersion, enabled_versions
 from relay.policy.policy import (
     Decision,
     Defaults,
+    Entry,
     HostFacts,
     LiteralName,
     MalformedEntry,
@@ -43,8 +44,6 @@ from relay.policy.policy import (
     TlsPolicy,
     Withheld,
 )
-
-Entry = MapEntry | MalformedEntry | NoEntry
 
 _NOWHERE = Rule("")
 _OTHER_NAME = LiteralName(Domain("other.invalid"))
@@ -117,7 +116,7 @@ def _essence(entry: Entry) -> Entry:
     """What a guarantee depends on, the same for all entries of a kind: large maps have many entries and few kinds."""
     match entry:
         case NoEntry():
-            return entry
+            return NoEntry()
         case MalformedEntry():
             return MalformedEntry(key="", rule=_NOWHERE, warning="")
         case MapEntry():

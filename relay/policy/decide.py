@@ -20,8 +20,10 @@ from relay.mail.reply import EnhancedStatus
 from relay.policy.level import Level
 from relay.policy.policy import (
     NO_CREDENTIALS,
+    NO_END,
     Decision,
     Defaults,
+    Entry,
     HostFacts,
     InsecureMxPolicy,
     LiteralName,
@@ -108,7 +110,7 @@ def _sni_for_login(policy: TlsPolicy, host: HostFacts) -> str:
 
 
 def needs_tlsa(
-    entry: MapEntry | MalformedEntry | NoEntry,
+    entry: Entry,
     host: HostFacts,
     defaults: Defaults,
     credentials: Stake = NO_CREDENTIALS,
@@ -121,23 +123,19 @@ def needs_tlsa(
     return host.mx_secure or (level is Level.DANE and defaults.insecure_mx is not InsecureMxPolicy.MAY)
 
 
-def asks_for_dane(
-    entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults, credentials: Stake = NO_CREDENTIALS
-) -> bool:
+def asks_for_dane(entry: Entry, defaults: Defaults, credentials: Stake = NO_CREDENTIALS) -> bool:
     """Whether DANE is asked for, so that what the DNS says of a destination must have been validated."""
     level = _level_asked_for(entry, defaults, credentials)
     return level is not None and level.asks_for_dane
 
 
-def _level_asked_for(
-    entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults, credentials: Stake
-) -> Level | None:
+def _level_asked_for(entry: Entry, defaults: Defaults, credentials: Stake) -> Level | None:
     in_force = entry_in_force(entry, defaults, credentials)
     return in_force.level if isinstance(in_force, MapEntry) else None
 
 
 def _decide(entry: MapEntry, facts: PolicyFacts) -> Decision:
-    source = f"{entry.rule.place} asks for {entry.level.word}"
+    source = f"{entry.rule.place} asks for {entry.level.word}{'' if entry.until == NO_END else f' until {entry.until}'}"
     if entry.policy_failure and entry.level.requires_match:
         return _withheld(
             entry,

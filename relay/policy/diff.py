@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import assert_never
 
 from relay.mail.names import BadName, NextHop
 from relay.policy.compare import lesser_guarantees, sample_next_hop, wider
+from relay.policy.exceptions import find, in_force
 from relay.policy.level import Level
-from relay.policy.policy import Defaults, MalformedEntry, MapEntry, MatchName, MatchRule, NoEntry, Rule
+from relay.policy.policy import (
+    NO_END,
+    Defaults,
+    Entry,
+    MalformedEntry,
+    MapEntry,
+    MatchName,
+    MatchRule,
+    NoEntry,
+    Rule,
+    rule_of,
+)
 from relay.policy.table import PolicyTables, lookup_keys
 
 MALFORMED = "malformed"
@@ -23,6 +36,8 @@ class Applied:
     :param level: the level's word, or ``malformed``.
     :param key: the key that was found; empty for the default.
     :param match: names as written, at levels with names those of the default where the line has none.
+    :param until: the last day of a line that ends, as YYYY-MM-DD.
+    :param audit: the level that is tried beside.
     :param warning: of a malformed line, what is wrong with it.
     """
 
@@ -37,6 +52,8 @@ class Applied:
     exclude: str = ""
     servername: str = ""
     policy_failure: str = ""
+    until: str = ""
+    audit: str = ""
     warning: str = ""
 
 
@@ -64,22 +81,27 @@ class Change:
 
 
 def diff(
-    old: PolicyTables, new: PolicyTables, defaults: Defaults, queued: Iterable[NextHop] = ()
+    old: PolicyTables, new: PolicyTables, defaults: Defaults, queued: Iterable[NextHop] = (), *, now: datetime
 ) -> tuple[Change, ...]:
     """Compare what holds for every key of both, and for every queued destination; in alphabetical order.
 
     :param defaults: the options beside the maps, the same before and after.
     :param queued: where queued deliveries go, each as often as there are deliveries.
+    :param now: aware; lines that have ended by then count for nothing.
     """
     waiting = Counter(queued)
-    before, after = _Side(old, defaults), _Side(new, defaults)
+    before, after = _Side(old, defaults, now), _Side(new, defaults, now)
     changes: list[Change] = []
     for name, next_hop in sorted(_destinations(old, new, waiting).items()):
         was, becomes = before.applied(next_hop), after.applied(next_hop)
         aspects = tuple(_aspects(was, becomes))
         if aspects:
-            entries = old.lookup(next_hop), new.lookup(next_hop)
-            weaker = (*lesser_guarantees(*entries, next_hop, defaults), *wider(*entries, next_hop, defaults))
+            entries = before.entry(next_hop), after.entry(next_hop)
+            weaker = (
+                *lesser_guarantees(*entries, next_hop, defaults),
+                *wider(*entries, next_hop, defaults),
+                *_longer(*entries),
+            )
             queued_here = 0 if name.startswith(".") else waiting[next_hop]
             changes.append(
                 Change(destination=name, before=was, after=becomes, aspects=aspects, weaker=weaker, queued=queued_here)
@@ -99,6 +121,12 @@ def _destinations(old: PolicyTables, new: PolicyTables, queued: Iterable[NextHop
     return found
 
 
+def _longer(before: Entry, after: Entry) -> Iterator[str]:
+    """An exception that lasts longer than it did."""
+    if isinstance(before, MapEntry) and isinstance(after, MapEntry) and before.until < after.until:
+        yield f"does not end on {before.until}" + ("" if after.until == NO_END else f" but on {after.until}")
+
+
 def _aspects(before: Applied, after: Applied) -> Iterator[str]:
     for one in fields(Applied):
         if one.name != "rule" and getattr(before, one.name) != getattr(after, one.name):
@@ -111,21 +139,26 @@ class _Side:
 
     tables: PolicyTables
     defaults: Defaults
+    now: datetime
+
+    def entry(self, next_hop: NextHop) -> Entry:
+        return in_force(find(self.tables, next_hop, self.defaults), self.now)
 
     def applied(self, next_hop: NextHop) -> Applied:
-        entry = self.tables.lookup(next_hop)
+        entry = self.entry(next_hop)
+        rule = rule_of(entry, self.defaults)
         match entry:
             case MalformedEntry():
-                return Applied(level=MALFORMED, key=entry.key, rule=entry.rule, warning=entry.warning)
+                return Applied(level=MALFORMED, key=entry.key, rule=rule, warning=entry.warning)
             case NoEntry():
-                level, rule = self.defaults.level, self.defaults.level_rule
+                level = self.defaults.level
                 return Applied(level=level.word, key="", rule=rule, match=_match(level, (), self.defaults))
             case MapEntry():
                 parameters = entry.parameters
                 return Applied(
                     level=entry.level.word,
                     key=self._key_of(entry, next_hop),
-                    rule=entry.rule,
+                    rule=rule,
                     match=_match(entry.level, entry.match, self.defaults),
                     fingerprints=tuple(sorted(entry.fingerprints)),
                     tafiles=entry.tafiles,
@@ -134,13 +167,20 @@ class _Side:
                     exclude=parameters.exclude or "",
                     servername=parameters.servername,
                     policy_failure=entry.policy_failure,
+                    until="" if entry.until == NO_END else str(entry.until),
+                    audit=entry.audit.word if entry.audit.uses_tls else "",
                 )
             case _:
                 assert_never(entry)
 
     def _key_of(self, entry: MapEntry, next_hop: NextHop) -> str:
         tables = self.tables.tables
-        return next(key for key in lookup_keys(next_hop) if any(table.lookup(key) == entry for table in tables))
+        return next(
+            key
+            for key in lookup_keys(next_hop)
+            for table in tables
+            if (found := table.lookup(key)) is not None and found.rule == entry.rule
+        )
 
 
 def _match(level: Level, written: tuple[MatchRule, ...], defaults: Defaults) -> tuple[str, ...]:

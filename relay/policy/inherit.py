@@ -27,6 +27,7 @@ from relay.policy.level import Level
 from relay.policy.policy import (
     Decision,
     Defaults,
+    Entry,
     MalformedEntry,
     MapEntry,
     MatchName,
@@ -35,9 +36,8 @@ from relay.policy.policy import (
     Rule,
     TlsPolicy,
     Withheld,
+    rule_of,
 )
-
-Entry = MapEntry | MalformedEntry | NoEntry
 
 
 class Demand(IntEnum):
@@ -109,7 +109,7 @@ def _bound(facts: PolicyFacts, bond: Bond) -> Decision:
 def _instead(entry: MapEntry | NoEntry, level: Level, defaults: Defaults) -> MapEntry:
     """What stands in for ``dane`` at a relay without TLSA records."""
     if isinstance(entry, NoEntry):
-        return MapEntry(level=level, rule=defaults.level_rule, match=(MatchName.NEXTHOP,))
+        return MapEntry(level=level, rule=rule_of(entry, defaults), match=(MatchName.NEXTHOP,))
     return replace(entry, level=level, match=(MatchName.NEXTHOP,))
 
 

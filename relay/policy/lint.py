@@ -15,11 +15,14 @@ from enum import Enum
 from cryptography import x509
 
 from relay.mail.names import BadName, Domain, NextHop
+from relay.maps.comments import MARK
 from relay.maps.lines import logical_lines
 from relay.maps.notation import tokens
-from relay.policy.compare import Entry, lesser_guarantees, names_accepted, sample_next_hop, versions_allowed
+from relay.policy.attributes import OURS
+from relay.policy.compare import lesser_guarantees, names_accepted, sample_next_hop, versions_allowed
+from relay.policy.exceptions import ending_lines, endings, misplaced
 from relay.policy.level import Level
-from relay.policy.policy import Defaults, MalformedEntry, MapEntry, NoEntry
+from relay.policy.policy import NO_END, Defaults, Entry, MalformedEntry, MapEntry, NoEntry
 from relay.policy.table import PolicyTable, PolicyTables, lookup_keys
 
 _DIGEST_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
@@ -55,6 +58,7 @@ class Check(Enum):
     FINGERPRINT = "fingerprint"
     PROTOCOLS = "protocols"
     NO_EFFECT = "no-effect"
+    EXCEPTION = "exception"
     POSTFIX = "postfix"
 
 
@@ -127,10 +131,12 @@ class _Linter:
         hops = (*around.relay_hosts, *around.fallback)
         self._reachable = frozenset(key for hop in hops for key in lookup_keys(hop))
         self._fallback = {hop.key: hop for hop in around.fallback}
+        self._of_endings = tuple(_of_endings(tables, around))
 
     def remarks(self, position: int, linted: LintedMap) -> Iterator[Remark]:
         for problem in linted.table.problems:
             yield Remark(problem.place, Check.ENTRY, problem.text, problem.is_error)
+        yield from (remark for remark in self._of_endings if remark.place in _places(linted.table))
         attributes, written = _attributes(linted)
         for key, entry in linted.table.entries.items():
             place = entry.rule.place
@@ -186,6 +192,8 @@ class _Linter:
         yield from _protocols(key, entry)
 
     def _weaker(self, key: str, entry: MapEntry, next_hop: NextHop) -> Iterator[Remark]:
+        if entry.until != NO_END:
+            return  # its author says so, and for how long
         otherwise = self._without(key, next_hop)
         if isinstance(otherwise, MalformedEntry):
             return  # no mail at all would go without this line, for a reason that is an error already
@@ -247,6 +255,24 @@ class _Linter:
             yield Remark(place, Check.FINGERPRINT, text)
 
 
+def _places(table: PolicyTable) -> frozenset[str]:
+    return frozenset(entry.rule.place for entry in table.entries.values())
+
+
+def _of_endings(tables: PolicyTables, around: Surroundings) -> Iterator[Remark]:
+    """What ``until=`` comes to: where it may not stand, what has ended or soon will, and what its end would weaken."""
+    for problem in misplaced(tables, around.defaults):
+        yield Remark(problem.place, Check.EXCEPTION, problem.text, problem.is_error)
+    for problem in endings(tables, around.defaults, around.now):
+        yield Remark(problem.place, Check.EXCEPTION, problem.text)
+    for each in ending_lines(tables, around.defaults):
+        if isinstance(each.entry, MapEntry):
+            lesser = lesser_guarantees(each.entry, each.entry.otherwise, each.sample, around.defaults)
+            if lesser:
+                text = f"{each.key}: after {each.entry.until} weaker than before: {'; '.join(lesser)}"
+                yield Remark(each.place, Check.EXCEPTION, text)
+
+
 def _attributes(linted: LintedMap) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, str]]:
     """The names of the attributes of each line, lower case, and its key as written, by ``FILE:LINE``."""
     found: dict[str, tuple[str, ...]] = {}
@@ -263,6 +289,12 @@ def _of_attributes(place: str, key: str, names: tuple[str, ...]) -> Iterator[Rem
     for name in names:
         if name in _NO_EFFECT:
             yield Remark(place, Check.NO_EFFECT, f"{key}: {name} has no effect here: {_NO_EFFECT[name]}")
+        if name in OURS:
+            text = (
+                f"{key}: no release of Postfix knows {name}, and it would defer mail to this destination; in a comment "
+                f'directly above the line ("{MARK} {name}=...") Postfix reads over it'
+            )
+            yield Remark(place, Check.POSTFIX, text)
         if name in _SINCE:
             text = f"{key}: Postfix before {_SINCE[name]} does not know {name} and would defer mail to this destination"
             yield Remark(place, Check.POSTFIX, text)

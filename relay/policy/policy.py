@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from enum import Enum
+from typing import Final
 
 from relay.dane.tlsa import NotLookedUp, Tlsa, TlsaLookup
 from relay.mail.names import Domain, IpLiteral, NextHop
@@ -66,6 +68,31 @@ class TlsParameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MalformedEntry:
+    """A line that cannot be understood: mail for its destination is deferred, never sent under another policy.
+
+    :param warning: Postfix's text, after ``smtp_tls_policy_maps, next-hop destination "KEY": ``.
+    :param since: why a line before this one does not hold any more, empty if there was none.
+    """
+
+    key: str
+    rule: Rule
+    warning: str
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoEntry:
+    """No line of any policy map applies; ``since`` as in ``MalformedEntry``."""
+
+    since: str = ""
+
+
+NO_END: Final = date.max
+"""The last day of a line without ``until=``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MapEntry:
     """One valid line of a policy map.
 
@@ -73,6 +100,10 @@ class MapEntry:
     :param fingerprints: digests at level fingerprint, lower-case hexadecimal without colons.
     :param tafiles: PEM files that replace the CA store.
     :param policy_failure: why a plug-in wants every certificate refused (``policy_failure=``), empty if it does not.
+    :param until: the last day (UTC) on which the line holds (``until=``).
+    :param otherwise: what applies to the next-hop without this line; looked up only for a line that ends.
+    :param audit: the level that is tried beside this one and never holds mail (``audit=``); none for no audit.
+    :param since: as in ``MalformedEntry``.
     """
 
     level: Level
@@ -82,23 +113,14 @@ class MapEntry:
     tafiles: tuple[str, ...] = ()
     parameters: TlsParameters = field(default_factory=TlsParameters)
     policy_failure: str = ""
+    until: date = NO_END
+    otherwise: MapEntry | MalformedEntry | NoEntry = NoEntry()
+    audit: Level = Level.NONE
+    since: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MalformedEntry:
-    """A line that cannot be understood: mail for its destination is deferred, never sent under another policy.
-
-    :param warning: Postfix's text, after ``smtp_tls_policy_maps, next-hop destination "KEY": ``.
-    """
-
-    key: str
-    rule: Rule
-    warning: str
-
-
-@dataclass(frozen=True, slots=True)
-class NoEntry:
-    """No line of any policy map applies."""
+Entry = MapEntry | MalformedEntry | NoEntry
+"""What a look-up in the policy maps gives."""
 
 
 NO_CREDENTIALS = NoCredentials()
@@ -127,6 +149,12 @@ class Defaults:
     mandatory_ciphers: str = "medium"
     fingerprint_digest: str = "sha256"
     degrade_without_validation: bool = False
+
+
+def rule_of(entry: Entry, defaults: Defaults) -> Rule:
+    """The line or option that gives the policy, with what ended before it came to hold."""
+    rule = defaults.level_rule if isinstance(entry, NoEntry) else entry.rule
+    return Rule(f"{rule.place} since {entry.since}", rule.text) if entry.since else rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +186,7 @@ class PolicyFacts:
     :param credentials: whether we would log in at the host.
     """
 
-    entry: MapEntry | MalformedEntry | NoEntry
+    entry: Entry
     host: HostFacts
     defaults: Defaults
     credentials: Stake = NO_CREDENTIALS

@@ -9,11 +9,14 @@ The laws:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from relay.mail.names import Domain
 from relay.mail.reply import EnhancedStatus
 from relay.policy.level import Level
 from relay.policy.policy import (
     Defaults,
+    Entry,
     HostFacts,
     LiteralName,
     MalformedEntry,
@@ -22,6 +25,7 @@ from relay.policy.policy import (
     Rule,
     TlsPolicy,
     Withheld,
+    rule_of,
 )
 from relay.sasl.credentials import AtStake, BadCredentials, Owner, Stake
 
@@ -31,15 +35,14 @@ _CONFIGURATION = EnhancedStatus(4, 3, 5)
 _ENOUGH_BY_DEFAULT = (Level.DANE_ONLY, Level.SECURE)
 
 
-def entry_in_force(
-    entry: MapEntry | MalformedEntry | NoEntry, defaults: Defaults, credentials: Stake
-) -> MapEntry | MalformedEntry:
+def entry_in_force(entry: Entry, defaults: Defaults, credentials: Stake) -> MapEntry | MalformedEntry:
     """The map entry, or what stands for it where there is none: the defaults, or the demand that credentials make."""
+    rule = rule_of(entry, defaults)
     if not isinstance(entry, NoEntry):
-        return entry
+        return replace(entry, rule=rule, since="") if entry.since else entry
     if isinstance(credentials, AtStake) and defaults.level not in _ENOUGH_BY_DEFAULT:
         return MapEntry(level=Level.DANE, rule=Rule(credentials.place, "credentials"))
-    return MapEntry(level=defaults.level, rule=defaults.level_rule)
+    return MapEntry(level=defaults.level, rule=rule)
 
 
 def proves_enough(level: Level, credentials: AtStake) -> bool:

@@ -19,7 +19,7 @@ from relay.maps.notation import has_references
 from relay.maps.table import Failed, Found, LookupTable, MapProblem, Missing
 from relay.policy.attributes import ParsedPolicy, parse_policy
 from relay.policy.level import Level
-from relay.policy.policy import MalformedEntry, MapEntry, NoEntry, Rule
+from relay.policy.policy import NO_END, Entry, MalformedEntry, MapEntry, NoEntry, Rule
 
 _SHOWN = 200
 _SAMPLE = "example.com"  # stands for what a pattern matched (RFC 2606 section 3)
@@ -63,7 +63,7 @@ class PolicyTable:
                 MalformedEntry(key=key, rule=rule, warning=f"policy table lookup error: {answer.reason}")
             )
         rule = Rule(answer.place, f"{key} {answer.value}"[:_SHOWN])
-        parsed = parse_policy(answer.value, key=key, rule=rule, base=self.base)
+        parsed = parse_policy(answer.value, key=key, rule=rule, base=self.base, comment=answer.note)
         fault = self._anchor_fault(parsed.entry) if isinstance(parsed.entry, MapEntry) else ""
         return replace(parsed, entry=MalformedEntry(key=key, rule=rule, warning=fault)) if fault else parsed
 
@@ -80,6 +80,15 @@ class PolicyTable:
     def entries(self) -> Mapping[str, MapEntry | MalformedEntry]:
         """The entries of keys that are compared as they stand, made as they are asked for."""
         return _Entries(self)
+
+    def that_end(self) -> Iterator[tuple[str, MapEntry]]:
+        """The entries with ``until=``, with their keys; empty for a pattern, whose key is only known in a look-up."""
+        for row in self.source.rows():
+            # An entry is made when it is asked for; in a large map few have the word in them.
+            if isinstance(row.answer, Found) and "until" in f"{row.answer.value} {row.answer.note.text}".lower():
+                entry = self.read(row.key or _SAMPLE, row.answer).entry
+                if isinstance(entry, MapEntry) and entry.until != NO_END:
+                    yield row.key, entry
 
     @property
     def tafiles(self) -> tuple[str, ...]:
@@ -116,8 +125,8 @@ class PolicyTables:
 
     tables: tuple[PolicyTable, ...] = ()
 
-    def lookup(self, next_hop: NextHop) -> MapEntry | MalformedEntry | NoEntry:
-        """Find the entry of a next-hop: each key in turn, and for each key the first table that has it."""
+    def lookup(self, next_hop: NextHop) -> Entry:
+        """Find the entry of a next-hop, whatever the day (``relay.policy.exceptions`` knows which lines have ended)."""
         return next(self.candidates(next_hop), NoEntry())
 
     def candidates(self, next_hop: NextHop) -> Iterator[MapEntry | MalformedEntry]:

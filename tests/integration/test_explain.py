@@ -1,6 +1,6 @@
 """``dane-relay explain`` in the lab: what it says of good and bad destinations, and docs/explain.md word for word.
 
-``RELAY_DOCS_WRITE=1`` writes the examples in docs/explain.md anew instead of comparing them.
+``RELAY_TEST_WRITE=1`` writes the examples in docs/explain.md anew instead of comparing them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from relay.lab.scenarios import DESTINATIONS
 from relay.lab.world import World, open_world
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "explain.md"
-NAMES = ("good", "mismatch", "tlsa-servfail", "bad-line", "two-hosts", "secure")
+NAMES = ("good", "mismatch", "expired-exception", "tlsa-servfail", "bad-line", "two-hosts", "secure")
 CHOSEN = tuple(one for one in DESTINATIONS if one.name in NAMES)
 BLOCK = re.compile(r"```console\n\$ dane-relay (?P<command>explain [^\n]*)\n(?P<output>.*?)```\n", re.DOTALL)
 
@@ -94,13 +94,28 @@ def shown(result: Result, command: str) -> str:
     return "".join(json.dumps(json.loads(line), indent=2) + "\n" for line in result.stdout.splitlines())
 
 
+def domains_shown(*, as_objects: bool) -> set[str]:
+    commands = (example["command"].split() for example in BLOCK.finditer(DOCUMENT.read_text()))
+    return {
+        words[1].removesuffix(".lab.test")
+        for words in commands
+        if "--live" in words and ("--json" in words) is as_objects
+    }
+
+
+@pytest.mark.parametrize("as_objects", [False, True], ids=["text", "json"])
+def test_the_document_shows_each_kind_of_destination_in_both_forms(as_objects: bool) -> None:
+    wanted = {"good", "mismatch", "expired-exception", "tlsa-servfail"}
+    assert domains_shown(as_objects=as_objects) >= wanted
+
+
 async def test_the_document_shows_what_is_printed(office: Office) -> None:
     text = DOCUMENT.read_text()
     examples = list(BLOCK.finditer(text))
     assert len(examples) >= 6
     for example in examples:
         made = shown(await office.run(example["command"]), example["command"])
-        if os.environ.get("RELAY_DOCS_WRITE") == "1":
+        if os.environ.get("RELAY_TEST_WRITE") == "1":
             text = text.replace(example[0], f"```console\n$ dane-relay {example['command']}\n{made}```\n")
         else:
             assert steady(example["output"]) == steady(made), example["command"]
@@ -115,6 +130,7 @@ async def test_the_document_shows_what_is_printed(office: Office) -> None:
         ("good", 0, "Verified TLS connection established to mx.good.lab.test["),
         ("mismatch", 1, "status=deferred (Server certificate not verified: expected TLSA 3 1 1"),
         ("tlsa-servfail", 75, "TLSA lookup error for mx.tlsa-servfail.lab.test:"),
+        ("expired-exception", 1, "by default smtp.tls_security_level since tls_policy:3 expired on 2026-01-31"),
         (
             "bad-line",
             1,

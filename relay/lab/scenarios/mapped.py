@@ -121,6 +121,21 @@ MAPPED = (
         proves=(14, 20, 22),
     ),
     one_host(
+        host("exception", TLSA_OF_STRANGER),
+        "an exception that has not ended yet",
+        "docs/policy.md, exceptions that end",
+        sent("exception", Session.TRUSTED, "may"),
+        policy="may until=2126-12-31",
+    ),
+    one_host(
+        host("expired-exception", TLSA_OF_STRANGER),
+        "an exception that has ended: the default holds again",
+        "docs/policy.md, exceptions that end",
+        deferred("expired-exception", "4.7.5", NOT_VERIFIED, "!dane", Session.UNTRUSTED),
+        policy="may until=2026-01-31",
+        asked=Asked.YES,
+    ),
+    one_host(
         host("bad-line", TLSA_EE),
         "a line that cannot be understood: doubt defers",
         "Postfix smtp_tls_policy.c, tls_policy_lookup_one",

@@ -76,6 +76,21 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()  # a check changes nothing
 
 
+def test_lines_that_end_are_told_of(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    soon = datetime.now(UTC).date() + timedelta(days=10)
+    (tmp_path / "first").write_text(f"#: until={soon}\na.example may\nb.example may until=2026-01-31\n")
+    (tmp_path / "second").write_text("c.example dane until=2027-01-31\n")
+    result = check(tmp_path, TLS + '[smtp]\ntls_policy_maps = ["first", "second"]\n')
+    assert result.exit_code == 1
+    soon_line, late_line, wrong_line = result.stderr.splitlines()
+    assert soon_line.startswith(f'first:2: warning: a.example: the exception "may until={soon}" ends in ')
+    assert late_line.startswith(
+        'first:3: warning: b.example: the exception "may until=2026-01-31" has expired; default'
+    )
+    assert wrong_line.startswith('second:1: c.example: attribute "until" allowed only on a line that is weaker')
+
+
 def test_transport_maps_are_read(tmp_path: Path) -> None:
     write_pair(tmp_path)
     (tmp_path / "transport").write_text("a.example smtp:[b.example]\na.example smtp:[b.example]\n")

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Scene:
     port: int = 0
     validating: bool = True
     opinions: list[Validation] = field(default_factory=list)
+    times: list[datetime] = field(default_factory=list)
     insecure_mx: InsecureMxPolicy = InsecureMxPolicy.DANE
     options: DeliveryOptions = field(
         default_factory=lambda: DeliveryOptions(
@@ -85,6 +86,9 @@ class Scene:
             self.zone[owner, RRType.TLSA] = found(owner, rdata)
         return receiver
 
+    def clock(self) -> datetime:
+        return self.times.pop(0) if self.times else datetime.now(UTC)
+
     async def attempt(
         self,
         level: Level = Level.DANE,
@@ -107,7 +111,7 @@ class Scene:
             ),
             validation=validation,
             options=self.options,
-            clock=lambda: datetime.now(UTC),
+            clock=self.clock,
             monotonic=time.monotonic,
             observe=self.events.append,
         )
@@ -192,6 +196,21 @@ async def test_mismatch_defers_and_nothing_is_said(scene: Scene) -> None:
     assert reason.endswith(f"rule TLSA _{scene.port}._tcp.mx1.example.test by relay.toml:7")
     assert result.throttled_by is not None
     assert not saw_mail(host)
+
+
+async def test_an_attempt_goes_by_the_day_on_which_it_began(scene: Scene) -> None:
+    """The end of an exception while an attempt is under way must not leave it with a level and without its facts."""
+    host = await scene.host(Script(), wrong_tlsa=True)
+    exception = MapEntry(level=Level.MAY, rule=Rule("tls_policy:14"), until=date(2027, 1, 31), otherwise=NoEntry())
+    midnight = datetime(2027, 2, 1, tzinfo=UTC)
+    scene.times = [midnight - timedelta(microseconds=1), *[midnight] * 20]
+    assert only(await scene.attempt(Level.DANE, entry=exception)).tls == "may"
+    scene.times = [midnight] * 20
+    status, reason, tls = deferred(await scene.attempt(Level.DANE, entry=exception))
+    assert (status, tls) == ("4.7.5", "!dane")
+    owner = f"_{scene.port}._tcp.mx1.example.test"
+    assert reason.endswith(f"rule TLSA {owner} by relay.toml:7 since tls_policy:14 expired on 2027-01-31")
+    assert len(host.received()) == 1
 
 
 async def test_next_host_takes_what_the_first_may_not(scene: Scene) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.maps.build import MapSpec, build_table
+from relay.maps.comments import Comment
 from relay.maps.notation import BadNotation
 from relay.maps.table import MISSING, Answer, Failed, Found, find
 
@@ -32,7 +33,7 @@ e.example two
 def test_a_file(kind: str) -> None:
     table = build_table(MapSpec.parse(f"{kind}maps/it"), FILE)
     assert table.lookup("a.example") == Found("one two", "maps/it:2")
-    assert table.lookup("b.example") == Found("three", "maps/it:5", "until=2027-01-31 ticket 7")
+    assert table.lookup("b.example") == Found("three", "maps/it:5", Comment("until=2027-01-31 ticket 7"))
     assert table.lookup("c.example") == Failed("expected format: key whitespace value", "maps/it:7")
     assert table.lookup("d.example") == Found("same   words", "maps/it:8")
     assert table.lookup("e.example") == Failed('duplicate entry: "e.example" (first at maps/it:10)', "maps/it:11")

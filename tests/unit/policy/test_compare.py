@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from relay.dane.tlsa import Absent, NotLookedUp
 from relay.mail.names import BadName, Domain, NextHop
 from relay.policy.compare import (
-    Entry,
     lesser_guarantees,
     names_accepted,
     sample_next_hop,
@@ -20,7 +19,7 @@ from relay.policy.compare import (
 )
 from relay.policy.decide import decide
 from relay.policy.level import Level
-from relay.policy.policy import Defaults, HostFacts, NoEntry, PolicyFacts, Rule, TlsPolicy
+from relay.policy.policy import Defaults, Entry, HostFacts, NoEntry, PolicyFacts, Rule, TlsPolicy
 from relay.policy.table import parse_table
 
 DEFAULTS = Defaults(level=Level.DANE, level_rule=Rule("relay.toml:3"))

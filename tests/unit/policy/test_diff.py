@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from relay.policy.policy import Defaults, Rule
 from relay.policy.table import PolicyTables, parse_table
 
 DEFAULTS = Defaults(level=Level.DANE, level_rule=Rule("relay.toml:3"))
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 A64, B64 = "ab" * 32, "cd" * 32
 
 
@@ -22,7 +25,7 @@ def tables(text: str, name: str) -> PolicyTables:
 
 def changes(old: str, new: str, *queued: str) -> dict[str, Change]:
     hops = [NextHop.parse(text, default_port=25) for text in queued]
-    found = diff(tables(old, "old"), tables(new, "new"), DEFAULTS, hops)
+    found = diff(tables(old, "old"), tables(new, "new"), DEFAULTS, hops, now=NOW)
     assert [change.destination for change in found] == sorted({change.destination for change in found})
     return {change.destination: change for change in found}
 
@@ -147,3 +150,24 @@ def test_there_and_back(old: dict[str, str], data: st.DataObject) -> None:
         assert (change.before.level, change.after.level) == (back[name].after.level, back[name].before.level)
         assert change.aspects == back[name].aspects
     assert changes(one_text, one_text) == {}
+
+
+def test_exceptions_that_end_later_or_never_are_weaker() -> None:
+    assert one("may until=2027-01-31", "may until=2027-03-01").weaker == (
+        "does not end on 2027-01-31 but on 2027-03-01",
+    )
+    assert one("may until=2027-01-31", "may").weaker == ("does not end on 2027-01-31",)
+    shorter = one("may until=2027-03-01", "may until=2027-01-31")
+    assert (shorter.aspects, shorter.weaker) == (("until",), ())
+    assert one("may", "may audit=dane").aspects == ("audit",)
+
+
+def test_a_line_that_has_ended_counts_for_nothing() -> None:
+    renewed = one("may until=2026-01-31", "may until=2027-01-31")
+    assert (renewed.before.level, renewed.after.level) == ("dane", "may")
+    assert renewed.before.rule.place == "relay.toml:3 since old:1 expired on 2026-01-31"
+    assert renewed.weaker
+
+
+def test_an_end_where_none_may_be_is_malformed_in_the_new_map() -> None:
+    assert one("secure", "secure until=2027-01-31").becomes_malformed

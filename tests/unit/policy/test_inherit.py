@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from relay.dane.tlsa import Absent, Failed, MatchingType, Selector, Tlsa, TlsaLookup, Unusable, Usable, Usage
 from relay.mail.names import Domain, NextHop
 from relay.policy.decide import decide
-from relay.policy.inherit import Bond, Demand, Entry, decide_for_fallback, demand_of
+from relay.policy.inherit import Bond, Demand, decide_for_fallback, demand_of
 from relay.policy.level import Level
 from relay.policy.policy import (
     Decision,
     Defaults,
+    Entry,
     HostFacts,
     LiteralName,
     MalformedEntry,

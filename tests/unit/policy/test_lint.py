@@ -277,3 +277,36 @@ def test_no_text_is_too_strange(text: str) -> None:
     for remark in of(text, around=around):
         assert remark.place.startswith("tls_policy:")
         assert remark.text
+
+
+def test_exceptions_are_told_of_before_and_after_their_end() -> None:
+    lines = (f"#: until={day}\nexample.com may\n" for day in ("2026-12-01", "2026-11-01"))
+    (soon,), (late,) = (of(text, around=DANE) for text in lines)
+    assert soon.place == "tls_policy:2"
+    assert (soon.check, soon.is_error) == (Check.EXCEPTION, False)
+    assert 'the exception "may until=2026-12-01" ends in 9 days' in soon.text
+    assert "has expired; relay.toml:3 (dane) applies: remove the line" in late.text
+    assert of("#: until=2027-01-31\nexample.com may\n", around=DANE) == ()
+
+
+def test_an_end_that_would_weaken_is_an_error() -> None:
+    (remark,) = of("#: until=2027-01-31\nexample.com secure\n", around=DANE)
+    assert (remark.check, remark.is_error, remark.place) == (Check.EXCEPTION, True, "tls_policy:2")
+
+
+def test_an_end_that_weakens_somewhere_is_advised_of() -> None:
+    (remark,) = of("#: until=2027-01-31\nexample.com encrypt\n", around=DANE)
+    assert (remark.check, remark.is_error) == (Check.EXCEPTION, False)
+    assert remark.text.startswith(
+        "example.com: after 2027-01-31 weaker than before: may instead of encrypt where it has"
+    )
+
+
+def test_what_postfix_would_refuse_and_the_form_that_it_reads_over() -> None:
+    beside = of("example.com may until=2027-01-31 audit=dane\n", around=DANE)
+    assert [(remark.check, remark.text.partition(",")[0]) for remark in beside] == [
+        (Check.POSTFIX, "example.com: no release of Postfix knows until"),
+        (Check.POSTFIX, "example.com: no release of Postfix knows audit"),
+    ]
+    assert '"#: until=..."' in beside[0].text
+    assert of("#: until=2027-01-31 audit=dane\nexample.com may\n", around=DANE) == ()
