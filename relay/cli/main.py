@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Entry] = {
     "check": Entry("check", "command", "Validate a configuration and all it names."),
     "explain": Entry("explain", "command", "Say what would become of mail to a domain, and why."),
     "policy": Entry("policy", "command", "Look through policy maps and compare them."),
+    "import-postfix": Entry("import_postfix", "command", "Write relay.toml from a Postfix configuration."),
     "lab": Entry("lab", "command", "Play good and bad destinations in one process."),
     "queue": Entry("queue", "command", "Look at the queue and act on it."),
     "reload": Entry("control", "reload", "Let the running relay read its policy maps and routes again."),
