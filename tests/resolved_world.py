@@ -120,7 +120,7 @@ def tree_of(port: int, address: str, tlsa: bytes) -> Tree:
 
 
 @asynccontextmanager
-async def open_world(directory: Path, nameserver: str = "127.0.0.1") -> AsyncIterator[World]:
+async def open_world(directory: Path, nameserver: str = "") -> AsyncIterator[World]:
     """Serve the tree and receive its mail, for the length of the context."""
     network = LoopbackNetwork()
     credential = Authority(directory, datetime.now(UTC)).issue(CertificateKind.SELF_SIGNED, "mx.good.zt")

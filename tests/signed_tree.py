@@ -33,6 +33,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dns.rdtypes.ANY.DNSKEY import DNSKEY
 from dns.rdtypes.ANY.RRSIG import RRSIG
 
+from tests.loopback import LoopbackNetwork
+
 _NSEC = dns.rdatatype.NSEC
 _DNSSEC = {dns.rdatatype.RRSIG, _NSEC, dns.rdatatype.DNSKEY, dns.rdatatype.DS}
 _SPOILT = {dns.rdatatype.A, dns.rdatatype.TLSA}
@@ -233,12 +235,13 @@ class TreeServer:
 
     It is an authority for all zones at once and validates nothing: a relay that asks it as a resolver has none that does.
 
+    :param address: empty for one of its own, where no client takes the port while the server is stopped.
     :param port: 0 for any; once known it stays the same through stop and start.
     """
 
-    def __init__(self, tree: Tree, *, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, tree: Tree, *, address: str = "", port: int = 0) -> None:
         self.tree = tree
-        self.address = address
+        self.address = address or LoopbackNetwork().address(1)
         self.port = port
         self.asked: Counter[tuple[str, str]] = Counter()
         self.strips_signatures = False

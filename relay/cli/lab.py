@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 import uvloop
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.app import CannotStart, open_relay
+from relay.cli.lab_real import receivers, run_real, selftest
 from relay.config.errors import ConfigErrors
 from relay.config.load import read
 from relay.control.lock import LockFailed
@@ -145,14 +147,35 @@ listen = ["{http}"]
 """
 
 
-@click.command("lab")
+@click.group("lab", invoke_without_command=True)
 @click.option("--once", is_flag=True, help="End after one round; exit status 0 only if all was as expected.")
 @click.option(
     "--listen", metavar="ADDRESS:PORT", help=f"Where the relay takes mail [{DEFAULT_LISTEN}; --once: any port]."
 )
 @click.option("--http", metavar="ADDRESS:PORT", help=f"Where its pages are [{DEFAULT_HTTP}; --once: any port].")
-def command(*, once: bool, listen: str | None, http: str | None) -> None:
+@click.option("--real", is_flag=True, help="Real name and mail servers, in a network namespace; root only.")
+@click.option(
+    "--unpacked",
+    type=click.Path(path_type=Path, exists=True),
+    help="With --real: where mail servers were unpacked that are not installed.",
+)
+@click.option("--directory", type=click.Path(path_type=Path), help="With --real: where the lab is laid out; new.")
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    once: bool,
+    listen: str | None,
+    http: str | None,
+    real: bool,
+    unpacked: Path | None,
+    directory: Path | None,
+) -> None:
     """Play the lab: the relay against good and bad destinations in this process; no network is needed."""
+    if context.invoked_subcommand is not None:
+        return
+    if real:
+        sys.exit(run_real(once=once, unpacked=unpacked, directory=directory))
     listen = listen or (ANY_PORT if once else DEFAULT_LISTEN)
     http = http or (ANY_PORT if once else DEFAULT_HTTP)
     console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
@@ -175,6 +198,10 @@ def command(*, once: bool, listen: str | None, http: str | None) -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("The lab was stopped before its round was over.")
     sys.exit(status)
+
+
+command.add_command(selftest)
+command.add_command(receivers)
 
 
 def _require_free(option: str, address: str) -> None:

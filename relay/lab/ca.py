@@ -90,6 +90,11 @@ class Authority:
         self.ca_file = directory / "ca.pem"
         self.ca_file.write_bytes(self._root.certificate.public_bytes(Encoding.PEM))
 
+    @property
+    def root(self) -> x509.Certificate:
+        """The root that the lab's relays trust."""
+        return self._root.certificate
+
     def issue(self, kind: CertificateKind, name: str) -> Credential:
         """Make a certificate of a kind for a host name, and write the file that a server needs."""
         key: PrivateKey = ec.generate_private_key(ec.SECP256R1())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum
 
 from relay.lab.ca import CertificateKind, Signer
 from relay.lab.nameserver import Fault, Trust
+from relay.lab.record import Reach
 from relay.lab.script import Script
 
 LAB = "lab.test"
@@ -99,15 +100,6 @@ class Session(Enum):
     ANONYMOUS = "Anonymous"
     CLEAR = "in clear"
     NONE = "no session"
-
-
-class Reach(IntEnum):
-    """How far a message got at the receivers, the furthest of all attempts."""
-
-    NOTHING = 0
-    ENVELOPE = 1
-    CONTENT = 2
-    DELIVERED = 3
 
 
 class Asked(Enum):

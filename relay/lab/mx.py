@@ -34,15 +34,25 @@ class Receiver:
 
     :param host: its name, as it greets.
     :param pem_file: chain and key for TLS.
+    :param told: called with a session's record whenever a message came, and when the session has ended.
     """
 
-    def __init__(self, host: str, address: str, script: Script, pem_file: Path) -> None:
+    def __init__(
+        self,
+        host: str,
+        address: str,
+        script: Script,
+        pem_file: Path,
+        told: Callable[[SessionRecord], None] = lambda record: None,
+    ) -> None:
         self.host = host
         self.address = address
         self.script = script
         self.sessions: deque[SessionRecord] = deque(maxlen=MAX_KEPT_SESSIONS)
         self.seen_pairs: set[tuple[str, str]] = set()
         self.changed = asyncio.Event()
+        self.told = told
+        self._count = 0
         self._pem_file = pem_file
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], Wire] = {}
@@ -114,7 +124,8 @@ class Receiver:
             wire.send(b"421 4.3.2 too many sessions\r\n")
             wire.close()
             return
-        record = SessionRecord(wire.peer)
+        self._count += 1
+        record = SessionRecord(wire.peer, number=self._count)
         self.sessions.append(record)
         task = asyncio.get_running_loop().create_task(self._serve(wire, record))
         self._open[task] = wire
@@ -128,6 +139,7 @@ class Receiver:
         finally:
             record.ended = True
             wire.close()
+            self.told(record)
             self.changed.set()
 
 
@@ -309,6 +321,7 @@ class _Session:
         self._record.received.append(message)
         self._record.content_octets += len(wire)
         self._receiver.forget_oldest()
+        self._receiver.told(self._record)
         await self._stall(Stage.END_OF_DATA)
         self._reply(self._script.end_of_data)
         self._forget_transaction()

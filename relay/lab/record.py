@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Reach(IntEnum):
+    """How far a message got at the receivers, the furthest of all attempts."""
+
+    NOTHING = 0
+    ENVELOPE = 1
+    CONTENT = 2
+    DELIVERED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,10 @@ class Received:
 
 @dataclass(slots=True)
 class SessionRecord:
-    """What one session showed; grows while the session lasts."""
+    """What one session showed; grows while the session lasts.
+
+    :param number: counts the sessions of a host, from 1.
+    """
 
     peer: tuple[str, int]
     commands: list[Command] = field(default_factory=list)
@@ -59,6 +72,16 @@ class SessionRecord:
     received: list[Received] = field(default_factory=list)
     content_octets: int = 0
     ended: bool = False
+    number: int = 0
+
+    @property
+    def reach(self) -> Reach:
+        """How far a message got in this session."""
+        if any(message.accepted for message in self.received):
+            return Reach.DELIVERED
+        if self.received:
+            return Reach.CONTENT
+        return Reach.ENVELOPE if self.saw_mail else Reach.NOTHING
 
     @property
     def saw_mail(self) -> bool:

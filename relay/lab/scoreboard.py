@@ -10,15 +10,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from relay.lab.destination import Asked, Destination, Ending, Host, Reach, Session
+from relay.lab.destination import Asked, Destination, Ending, Host, Session
 from relay.lab.logbook import SessionLine, StatusLine, read_log
 from relay.lab.nameserver import Query, asked
-from relay.lab.record import Received, SessionRecord
+from relay.lab.record import Reach, Received, SessionRecord
 from relay.lab.zones import Placement
 
 # The ``tls=`` of attempts that asked the host for a handshake under DANE.
 _DANE_REACHED = frozenset({"dane", "!dane", "halfdane"})
-_TRACE_FIELDS = re.compile(rb"Received: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
+# What hosts put in front: trace fields, and what those write that keep a mailbox.
+_TRACE_FIELDS = re.compile(
+    rb"(?:Received|Return-Path|Delivered-To|X-Original-To|Envelope-to|Delivery-date): ?[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,8 @@ def complete(destinations: Sequence[Destination], evidence: Evidence) -> bool:
     """Whether everything that is expected to happen has had its turn: all attempts logged, all reports back."""
     attempts = _attempts(evidence.log)
     return all(
-        len(attempts.get(one.recipient, [])) >= len(one.endings) and (not one.bounces or _report(one, evidence.reports))
+        len(attempts.get(one.recipient, [])) >= len(one.endings)
+        and (not one.bounces or report_about(one, evidence.reports))
         for one in destinations
     )
 
@@ -101,9 +106,9 @@ def _row(one: Destination, attempts: Sequence[_Attempt], evidence: Evidence) -> 
         session = _session(one, attempts[number], evidence, last=last)
         got.append(_ending_text(attempts[number].line, session))
         differences += _compare(ending, attempts[number].line, session)
-    differences += _compare_receivers(one, evidence)
+    differences += compare_receivers(one, evidence.sessions, evidence.sent)
     differences += _compare_queries(one, evidence)
-    if one.bounces and not _report(one, evidence.reports):
+    if one.bounces and not report_about(one, evidence.reports):
         differences.append("no report came back to the sender")
     expected = ", then ".join(map(_expected_text, one.endings))
     return Row(one, expected, ", then ".join(got), tuple(dict.fromkeys(differences)))
@@ -134,13 +139,15 @@ def _compare(ending: Ending, line: StatusLine, session: Session) -> list[str]:
     return differences
 
 
-def _compare_receivers(one: Destination, evidence: Evidence) -> list[str]:
+def compare_receivers(
+    one: Destination, sessions: Mapping[str, Sequence[SessionRecord]], sent: Mapping[str, bytes]
+) -> list[str]:
     """How far the message got, where, how often, and whether it was the same message."""
     differences = []
     wanted_host = _host_name(one, one.endings[-1].relay)
     for host in one.hosts:
-        records = evidence.sessions.get(host.name, ())
-        reach = max((_reach(record) for record in records), default=Reach.NOTHING)
+        records = sessions.get(host.name, ())
+        reach = max((record.reach for record in records), default=Reach.NOTHING)
         wanted = one.reach if host.name == wanted_host else Reach.NOTHING
         if reach is not wanted:
             differences.append(f"at {host.name}: expected {wanted.name.lower()}; got {reach.name.lower()}")
@@ -148,7 +155,7 @@ def _compare_receivers(one: Destination, evidence: Evidence) -> list[str]:
         delivered = [message for record in records for message in record.received if message.accepted]
         if len(delivered) > 1:
             differences.append(f"at {host.name}: delivered {len(delivered)} times")
-        if not all(_same_content(evidence.sent.get(one.name, b""), message.content) for message in delivered):
+        if not all(_same_content(sent.get(one.name, b""), message.content) for message in delivered):
             differences.append(f"at {host.name}: the content differs from what was sent")
     return differences
 
@@ -170,28 +177,27 @@ def _compare_queries(one: Destination, evidence: Evidence) -> list[str]:
     return [] if got is one.tlsa else [f"TLSA records: expected {one.tlsa.value}; got {got.value}"]
 
 
-def _reach(record: SessionRecord) -> Reach:
-    if any(message.accepted for message in record.received):
-        return Reach.DELIVERED
-    if record.received:
-        return Reach.CONTENT
-    return Reach.ENVELOPE if record.saw_mail else Reach.NOTHING
-
-
 def _same_content(sent: bytes, content: bytes) -> bool:
     """Whether the content is what was sent, with trace fields before it and nothing else (RFC 5321 section 4.4)."""
     if not sent or not content.endswith(sent):
         return False
-    return re.fullmatch(rb"(?:%b)+" % _TRACE_FIELDS.pattern, content[: len(content) - len(sent)]) is not None
+    return (
+        re.fullmatch(rb"(?:%b)+" % _TRACE_FIELDS.pattern, content[: len(content) - len(sent)], re.IGNORECASE)
+        is not None
+    )
 
 
-def _report(one: Destination, reports: Sequence[Received]) -> bool:
-    """Whether a delivery report about this destination came back (RFC 3464), with the null sender."""
+def report_about(one: Destination, reports: Sequence[Received], *, exact: bool = True) -> bool:
+    """Whether a delivery report about this destination came back (RFC 3464), with the null sender.
+
+    :param exact: whether its status must be the one that is expected, and not only of its class.
+    """
     local, domain = one.recipient.rsplit("@", 1)
     # RFC 6533 section 3: a report may write a UTF-8 address in an ASCII form of its own.
     local_pattern = re.escape(local) if local.isascii() else r"\S+"
     final = re.compile(rf"(?im)^Final-Recipient: (?:rfc822|utf-8); ?{local_pattern}@{re.escape(domain)}\s*$".encode())
-    status = f"Status: {one.endings[-1].dsn}".encode()
+    dsn = one.endings[-1].dsn
+    status = f"Status: {dsn if exact else '5.'}".encode()
     return any(not report.sender and final.search(report.content) and status in report.content for report in reports)
 
 

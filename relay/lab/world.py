@@ -9,26 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from relay.lab.ca import Authority, Credential, Signer, fingerprint, tlsa_rdata
-from relay.lab.destination import Destination, Host
+from relay.lab.ca import Authority, Credential
+from relay.lab.destination import Destination
+from relay.lab.issued import issue_for
 from relay.lab.mx import Receiver
 from relay.lab.nameserver import NameServer, Query
 from relay.lab.record import Received, SessionRecord
-from relay.lab.scenarios import DESTINATIONS, RETURN_DOMAIN, RETURN_HOST
+from relay.lab.scenarios import DESTINATIONS, RETURN, RETURN_HOST
 from relay.lab.zones import Placement, build_zones
 
 FIRST_HOST_NUMBER = 11  # 127.0.0.11 and up: below that people have things of their own
 MAX_HOSTS = 240
 PORT_ATTEMPTS = 10
-
-_RETURN = Destination(
-    name=RETURN_DOMAIN.partition(".")[0],
-    shows="where bounces of the lab's messages arrive",
-    rule="RFC 5321 section 4.5.5",
-    hosts=(RETURN_HOST,),
-    endings=(),
-    reach=DESTINATIONS[0].reach,
-)
 
 
 class LabError(Exception):
@@ -80,11 +72,14 @@ async def open_world(*, now: datetime, destinations: tuple[Destination, ...] = D
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dane-relay-lab-")))
         authority = Authority(directory, now)
-        everyone = (*destinations, _RETURN)
+        everyone = (*destinations, RETURN)
         hosts = [host for one in everyone for host in one.hosts]
         if len(hosts) > MAX_HOSTS:
             raise LabError(f"the lab has room for {MAX_HOSTS} mail hosts; the scenarios have {len(hosts)}")
-        credentials = {host.name: authority.issue(host.certificate, host.name) for host in hosts}
+        issued = issue_for(hosts, authority)
+        policy_file = directory / "tls_policy"
+        policy_file.write_text(issued.policy_map(destinations))
+        credentials = issued.credentials
         addresses = {host.name: f"127.0.0.{number}" for number, host in enumerate(hosts, FIRST_HOST_NUMBER)}
         receivers = {
             host.name: Receiver(host.name, addresses[host.name], host.script, credentials[host.name].pem_file)
@@ -94,8 +89,7 @@ async def open_world(*, now: datetime, destinations: tuple[Destination, ...] = D
         port = await _listen(tuple(receivers.values()))
         for receiver in receivers.values():
             stack.push_async_callback(receiver.stop)
-        tlsa = {host.name: _tlsa(authority, host, credentials[host.name]) for host in hosts}
-        placement = Placement(port, addresses, tlsa)
+        placement = Placement(port=port, addresses=addresses, tlsa=issued.tlsa)
         nameserver = NameServer(build_zones(everyone, placement))
         stack.push_async_callback(nameserver.stop)
         yield World(
@@ -104,7 +98,7 @@ async def open_world(*, now: datetime, destinations: tuple[Destination, ...] = D
             smtp_port=port,
             directory=directory,
             ca_file=authority.ca_file,
-            policy_file=_write_policy_map(directory, authority, destinations, credentials),
+            policy_file=policy_file,
             receivers=receivers,
             placement=placement,
             credentials=credentials,
@@ -132,27 +126,3 @@ async def _listen(receivers: Sequence[Receiver]) -> int:
         else:
             return port
     raise LabError("the lab has no mail hosts")  # pragma: no cover - PORT_ATTEMPTS is positive
-
-
-def _tlsa(authority: Authority, host: Host, credential: Credential) -> tuple[str, ...]:
-    texts = []
-    for spec in host.tlsa:
-        certificate = authority.signer(credential, spec.made_from)
-        rdata = tlsa_rdata(spec.usage, spec.selector, spec.matching, certificate)
-        texts.append(f"{rdata[0]} {rdata[1]} {rdata[2]} {rdata[3:].hex()}")
-    return tuple(texts)
-
-
-def _write_policy_map(
-    directory: Path, authority: Authority, destinations: Sequence[Destination], credentials: Mapping[str, Credential]
-) -> Path:
-    path = directory / "tls_policy"
-    lines = ["# The policy map of the lab, in the form of Postfix's smtp_tls_policy_maps."]
-    for one in destinations:
-        if one.policy:
-            own = credentials[one.hosts[0].name]
-            leaf, stranger = own.leaf, authority.signer(own, Signer.STRANGER)
-            policy = one.policy.format(leaf=fingerprint(leaf), stranger=fingerprint(stranger))
-            lines.append(f"{one.domain}\t{policy}")
-    path.write_text("\n".join(lines) + "\n")
-    return path

@@ -14,9 +14,9 @@ from tests.resolved_world import World, open_world
 
 @pytest.fixture
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """The tree, served at the address that is the parameter, else at 127.0.0.1."""
+    """The tree, served at the address that is the parameter, else at one of its own."""
     require_libunbound()
-    async with open_world(tmp_path, getattr(request, "param", "127.0.0.1")) as opened:
+    async with open_world(tmp_path, getattr(request, "param", "")) as opened:
         yield opened
 
 

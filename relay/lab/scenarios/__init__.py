@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from relay.lab.destination import Destination, Host
+from relay.lab.record import Reach
 from relay.lab.scenarios.aliases import ALIASES
 from relay.lab.scenarios.build import TLSA_EE, mx
 from relay.lab.scenarios.content import CONTENT
@@ -39,3 +40,11 @@ UNSEEN: Mapping[int, str] = {
 RETURN_DOMAIN = "return.lab.test"
 RETURN_ADDRESS = f"sender@{RETURN_DOMAIN}"
 RETURN_HOST = Host(name=mx("return"), tlsa=(TLSA_EE,))
+RETURN = Destination(
+    name=RETURN_DOMAIN.partition(".")[0],
+    shows="where bounces of the lab's messages arrive",
+    rule="RFC 5321 section 4.5.5",
+    hosts=(RETURN_HOST,),
+    endings=(),
+    reach=Reach.DELIVERED,
+)

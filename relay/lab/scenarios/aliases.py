@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from relay.lab.destination import BOGUS_HOSTS, HOSTS, PLAIN_HOSTS, Asked, Destination, Host, Reach, Session
+from relay.lab.destination import BOGUS_HOSTS, HOSTS, PLAIN_HOSTS, Asked, Destination, Host, Session
 from relay.lab.nameserver import Fault
+from relay.lab.record import Reach
 from relay.lab.scenarios.build import TLSA_EE, TLSA_TA, mx, sent
 
 _RULE = "RFC 7672 section 2.2.2"

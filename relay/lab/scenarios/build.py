@@ -12,12 +12,12 @@ from relay.lab.destination import (
     Ending,
     Host,
     MessageKind,
-    Reach,
     Session,
     Status,
     TlsaSpec,
 )
 from relay.lab.nameserver import Fault, Trust
+from relay.lab.record import Reach
 from relay.lab.script import Script, StartTls
 
 TLSA_EE: Final = TlsaSpec(3, 1, 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from relay.lab.ca import CertificateKind, Signer
-from relay.lab.destination import HOSTS, Asked, Destination, Host, MxSet, Reach, Session, TlsaSpec
+from relay.lab.destination import HOSTS, Asked, Destination, Host, MxSet, Session, TlsaSpec
 from relay.lab.nameserver import Trust
+from relay.lab.record import Reach
 from relay.lab.scenarios.build import (
     NO_HANDSHAKE,
     NOT_OFFERED,
@@ -75,7 +76,12 @@ _MATCHING = (
         31,
         42,
     ),
-    _verified(host("rollover", TLSA_OF_STRANGER, TLSA_EE), "two 3 1 1, the second matches", "RFC 7671 section 8.1", 34),
+    _verified(
+        host("rollover", TLSA_OF_STRANGER, TLSA_EE),
+        "two 3 1 1, the second matches",
+        "RFC 7671 section 8.1",
+        34,
+    ),
 )
 
 _MISMATCHING = (

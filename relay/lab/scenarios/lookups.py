@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from relay.lab.destination import Destination, MxSet, Reach
+from relay.lab.destination import Destination, MxSet
 from relay.lab.nameserver import Fault, Trust
+from relay.lab.record import Reach
 from relay.lab.scenarios.build import TLSA_EE, bounced, deferred, host, mx, one_host
 
 _NOT_FOUND = "Host or domain name not found. Name service error for name={}.lab.test type=MX: Host not found"

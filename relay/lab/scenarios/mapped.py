@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from relay.lab.ca import CertificateKind
-from relay.lab.destination import Asked, Destination, Reach, Session
+from relay.lab.destination import Asked, Destination, Session
 from relay.lab.nameserver import Trust
+from relay.lab.record import Reach
 from relay.lab.scenarios.build import (
     NOT_OFFERED,
     NOT_VERIFIED,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relay.lab.destination import Asked, Destination, Ending, Host, MessageKind, Reach, Session
+from relay.lab.destination import Asked, Destination, Ending, Host, MessageKind, Session
+from relay.lab.record import Reach
 from relay.lab.scenarios.build import TLSA_EE, bounced, deferred, host, mx, one_host, sent
 from relay.lab.script import Rcpt, Script, Stage
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from relay.lab.destination import Asked, Destination, Ending, Reach, Session, Status
+from relay.lab.destination import Asked, Destination, Ending, Session, Status
 from relay.lab.logbook import SessionLine, StatusLine, read_log
 from relay.lab.nameserver import Query
-from relay.lab.record import Command, Received, SessionRecord, TlsSeen
+from relay.lab.record import Command, Reach, Received, SessionRecord, TlsSeen
 from relay.lab.scenarios import DESTINATIONS, RETURN_ADDRESS, UNSEEN
 from relay.lab.scoreboard import Evidence, complete, score
 from relay.lab.zones import Placement

@@ -1,0 +1,1 @@
+"""The lab with real servers: the same destinations, served by programs that we did not write."""
