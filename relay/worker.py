@@ -242,6 +242,8 @@ class Worker:
                 # Nothing more is due there; what came in meanwhile is in ``_expected``.
                 self._turns.leave(destination)
                 self._dead.pop(destination, None)
+                if not had[destination]:
+                    self._destinations.forget(destination, now)
         for lease in leases:
             self._start(lease, dead.get(lease.destination))
 

@@ -8,7 +8,7 @@ from itertools import islice
 
 from relay.scheduling.window import Failing, Limits, Suspension, Window
 
-# Destinations remembered while nothing is under way at them; one that is forgotten begins anew.
+# Destinations remembered, mostly dead ones; one that is forgotten begins anew.
 MAX_REMEMBERED = 10_000
 # How far to look for one that may be forgotten before one that is held back is.
 _LOOK = 512
@@ -78,6 +78,12 @@ class Destinations:
         if len(self._windows) > MAX_REMEMBERED:
             self._forget_one(now)
         return window.suspension if before is None else None
+
+    def forget(self, name: str, now: float) -> None:
+        """All mail for a destination has been tried: it begins anew with the next, as at Postfix (qmgr_queue_done)."""
+        window = self._windows.get(name)
+        if window is not None and not (window.busy or self.suspension(name, now) or window.resting_until > now):
+            del self._windows[name]
 
     def rested(self, now: float) -> list[str]:
         """The destinations whose rest between two deliveries has ended since this was asked last."""

@@ -72,6 +72,28 @@ def test_an_administrator_does_not_break_a_rate() -> None:
     assert destinations.room("a", 5) == 0
 
 
+def test_who_has_no_mail_left_begins_anew_but_for_the_dead_and_the_resting() -> None:
+    destinations = Destinations(Limits())
+    kill(destinations, "dead")
+    for _ in range(2):
+        destinations.begin("a")
+        destinations.end("a", 0, FAILING)
+    assert destinations.room("a", 0) == 2
+    destinations.forget("a", 0)
+    destinations.forget("dead", 0)
+    destinations.forget("never seen", 0)
+    assert destinations.room("a", 0) == 5
+    assert destinations.suspension("dead", 0) is not None
+    destinations.begin("busy")
+    destinations.forget("busy", 0)
+    assert not destinations.is_idle("busy")
+    slow = Destinations(Limits(rate_delay=10))
+    slow.begin("a")
+    slow.end("a", 0)
+    slow.forget("a", 5)
+    assert slow.room("a", 5) == 0
+
+
 def test_memory_is_bounded_and_what_is_under_way_or_dead_is_kept() -> None:
     destinations = Destinations(Limits(initial=1, limit=1))
     destinations.begin("busy")
