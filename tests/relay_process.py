@@ -26,14 +26,22 @@ class RelayProcess:
     :param directory: gets ``relay.toml``, the state and the log.
     :param settings: sections and keys of the configuration that differ from what a test relay needs.
     :param files: what is written beside ``relay.toml``, such as policy maps.
+    :param environment: what the relay finds in its environment besides.
     """
 
-    def __init__(self, directory: Path, settings: Settings, files: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Settings,
+        files: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.address = "127.0.0.1"
         self.port = free_port()
         self.log = directory / "relay.log"
         self.configuration = directory / "relay.toml"
+        self._environment = dict(environment or {})
         self._running: WatchedProcess | None = None
         for name, text in (files or {}).items():
             (directory / name).write_text(text)
@@ -61,7 +69,7 @@ class RelayProcess:
         self._running = WatchedProcess(
             [sys.executable, "-m", "relay", "serve", "-c", self.configuration],
             log=self.log,
-            environment={"PYTHONUNBUFFERED": "1"},
+            environment={"PYTHONUNBUFFERED": "1", **self._environment},
         )
         try:
             wait_until_listening(self.address, self.port, still=self._running.running)

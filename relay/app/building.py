@@ -8,12 +8,13 @@ import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
 from relay import __version__
+from relay.app.ending import Ending
 from relay.app.options import delivery_options, report_options, retry_schedule, smtpd_options, worker_options
 from relay.app.resolving import CannotResolve, open_resolving
 from relay.app.rules import Rules, read_rules
@@ -33,11 +34,13 @@ from relay.log.metrics import Metrics
 from relay.log.postfix import PostfixLines
 from relay.log.sink import STANDARD_OUTPUT, Lines, Sink, compose
 from relay.mail.envelope import Address, QueueId, Sender, new_queue_id
+from relay.outcome.wording import one_line
 from relay.policy.policy import TlsPolicy
 from relay.queue.health import floor_of
 from relay.queue.settle import Settler
 from relay.queue.spool import make_durably
 from relay.queue.sqlite import SqliteStore
+from relay.queue.store import StoreUnavailable
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.server import SmtpServer, server_tls_context
@@ -46,8 +49,6 @@ from relay.smtpd.softening import softly
 from relay.tls.authorities import CaStoreError
 from relay.tls.peer import Anchors, ChainResult
 from relay.worker import Worker
-
-DRAIN_SECONDS = 30.0
 
 WriteLine = Callable[[str], None]
 Reread = Callable[[], Config]
@@ -68,7 +69,7 @@ class Building:
     def __init__(self, config: Config, stack: AsyncExitStack) -> None:
         self.config = config
         self.stack = stack
-        self.stopping = asyncio.Event()
+        self.ending = Ending(patience=config.relay.drain_time, monotonic=time.monotonic)
         self.metrics = Metrics(__version__)
         self.observe: Observer
         self.sink: Sink | None = None
@@ -223,7 +224,7 @@ class Building:
 
         self.servers = SmtpServer(self.config.smtpd.listen, session, options)
         await self.servers.start()
-        self.stack.push_async_callback(self.servers.close, grace=DRAIN_SECONDS)
+        self.stack.push_async_callback(self.ending.drain, self.servers, self.worker, self.observe)
 
     async def open_desk(self) -> tuple[tuple[str, int], ...]:
         """The HTTP pages."""
@@ -238,7 +239,7 @@ class Building:
             store=self.store,
             wake=self.worker.wake,
             reload=reload,
-            stop=self.stopping.set,
+            stop=self.ending.stop,
             clock=now,
             status=lambda: {"version": __version__, "started": started, "validating": self.probe.last.validating},
         )
@@ -251,7 +252,19 @@ class Building:
             reasons.append(f"no mail is taken into the queue: {refusal}")
         if self.rules.policies.defaults.level.asks_for_dane and not self.probe.last.validating:
             reasons.append(f"resolver does not validate: {self.probe.last.why}")
-        return (*reasons, *(("stopping",) if self.stopping.is_set() else ()))
+        return (*reasons, *(("stopping",) if self.ending.stopping.is_set() else ()))
+
+    async def alive(self) -> None:
+        """Return if the queue's threads answer, be it that they cannot do anything now: that they recover from."""
+        with suppress(StoreUnavailable):
+            await self.store.entries(limit=1)
+            await self.store.extend((), now())
+
+    def status(self) -> str:
+        """One line on what is going on, for the service manager."""
+        troubles = "; ".join(self.unready())
+        line = f"{self.servers.sessions} sessions, {self.worker.under_way} deliveries" + (troubles and f"; {troubles}")
+        return one_line(line)
 
     async def reload(self, reread: Reread) -> control.Reloaded:
         """Take new rules if they can be read, else keep the old ones and say why; attempts keep those they began with."""

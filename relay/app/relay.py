@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from relay import __version__
-from relay.app.building import DRAIN_SECONDS, Building, Reread, WriteLine, now
+from relay.app.building import Building, Reread, WriteLine, now
+from relay.app.notify import Notifier
 from relay.app.rules import Rules, read_rules
 from relay.config.config import Config
 from relay.control import server as control
@@ -32,6 +33,8 @@ class Relay:
     :param smtp_addresses: where mail is taken.
     :param http_addresses: where the desk answers.
     :param rules: those in force.
+    :param stopping: set when the end has begun.
+    :param stop: begins the end; a second call cuts it short.
     """
 
     smtp_addresses: tuple[tuple[str, int], ...]
@@ -39,19 +42,26 @@ class Relay:
     rules: Rules
     store: QueueStore
     stopping: asyncio.Event
+    stop: Callable[[], None]
     reload: Callable[[], Awaitable[control.Reloaded]]
     unready: Callable[[], Sequence[str]]
 
 
 @asynccontextmanager
 async def open_relay(
-    config: Config, *, reread: Reread | None = None, write_line: WriteLine | None = None, root_hints: str = ""
+    config: Config,
+    *,
+    reread: Reread | None = None,
+    write_line: WriteLine | None = None,
+    root_hints: str = "",
+    notifier: Notifier | None = None,
 ) -> AsyncIterator[Relay]:
     """Run a relay for the length of the context.
 
     :param reread: reads the configuration anew for a reload; without it the same one is read again.
     :param write_line: takes the log's lines instead of ``log.file``.
     :param root_hints: a file with the addresses of the root servers, where they are not the Internet's.
+    :param notifier: the service manager, if one started us.
     :raises CannotStart: (or an error of the room concerned, its message for people) if it cannot run.
     """
     async with AsyncExitStack() as stack:
@@ -68,26 +78,33 @@ async def open_relay(
         await building.open_front_end()
         http_addresses = await building.open_desk()
         again = reread or (lambda: config)
+        manager = notifier or Notifier()
 
         async def reload() -> control.Reloaded:
-            return await building.reload(again)
+            with manager.reloading():
+                return await building.reload(again)
 
         await building.open_control(held, reload)
         building.warn_of(building.rules.problems)
         building.observe(Noted(Program.MASTER, f"daemon started -- version {__version__}, {_where(building)}"))
+        manager.ready()
+        telling = asyncio.create_task(manager.keep_telling(building.alive, building.status), name="tell the manager")
         try:
             yield Relay(
                 smtp_addresses=building.servers.addresses,
                 http_addresses=http_addresses,
                 rules=building.rules,
                 store=building.store,
-                stopping=building.stopping,
+                stopping=building.ending.stopping,
+                stop=building.ending.stop,
                 reload=reload,
                 unready=building.unready,
             )
         finally:
-            building.stopping.set()
-            building.observe(Noted(Program.MASTER, "terminating"))
+            building.ending.stopping.set()
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            manager.stopping(config.relay.drain_time)
 
 
 def _where(building: Building) -> str:
@@ -112,7 +129,7 @@ async def _keep_warning(building: Building) -> None:
 
 
 async def _end_tasks(worker: Worker, tasks: Sequence[asyncio.Task[None]]) -> None:
-    await worker.stop(DRAIN_SECONDS)
+    await worker.stop(0)  # what could be waited for was waited for by ``Ending``
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -35,6 +35,9 @@ class RelaySection(Section):
     state_dir: Annotated[Path, PATH] = option(
         Path("/var/lib/dane-relay"), "Directory of the queue, the lock and the control socket; ours alone."
     )
+    drain_time: Annotated[float, duration()] = option(
+        30.0, "How long sessions and deliveries may go on after SIGTERM; a second SIGTERM ends them at once."
+    )
     workers: Annotated[int, integer(1, 256)] = option(1, "Processes that work side by side; 1 in this release.")
 
 

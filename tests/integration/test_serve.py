@@ -163,4 +163,4 @@ def test_health_readiness_and_metrics(relay: RelayProcess) -> None:
 def test_stop_ends_it_cleanly(relay: RelayProcess) -> None:
     stopped = run(relay, "stop")
     assert stopped.returncode == 0
-    relay.process.wait_for("terminating$")
+    relay.process.wait_for("terminating -- ")

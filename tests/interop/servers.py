@@ -57,6 +57,7 @@ PROGRAMS = {
         Program("ip", ("iproute2",)),
         Program("unshare", ("util-linux",)),
         Program("openssl", ("openssl",)),
+        Program("systemd-analyze", ("systemd",)),
         Program("postfix", ("postfix",)),
         Program("posttls-finger", ("postfix",)),
         Program("smtp-source", ("postfix",)),
