@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import apsw
 
+from relay.outcome.wording import one_line
 from relay.queue.rows import text
 from relay.queue.store import StoreUnavailable
 
@@ -44,6 +45,6 @@ def quick_check(
 
 def _damaged(name: str, found: str) -> StoreUnavailable:
     return StoreUnavailable(
-        f"{name} is damaged: {found}; keep a copy of it with its -wal file, then put a backup in its place "
+        f"{name} is damaged: {one_line(found)}; keep a copy of it with its -wal file, then put a backup in its place "
         "(docs/reliability.md), or save what can be read with the sqlite3 shell's .recover"
     )
