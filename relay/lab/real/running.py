@@ -70,7 +70,8 @@ async def running(laid: Laid, programs: Programs) -> AsyncIterator[None]:
     _give_away(laid)
     async with AsyncExitStack() as stack:
         for name, command, address, port in _servers(laid, programs):
-            await stack.enter_async_context(process(name, command, laid))
+            pid_file = laid.directory / "postfix/queue/pid/master.pid" if name == "postfix" else None
+            await stack.enter_async_context(process(name, command, laid, pid_file=pid_file))
             await until_listening(address, port, laid.directory / "log" / f"{name}.log")
         yield
 
@@ -115,8 +116,14 @@ def _servers(laid: Laid, programs: Programs) -> Sequence[tuple[str, Sequence[str
 
 
 @asynccontextmanager
-async def process(name: str, command: Sequence[str | Path], laid: Laid) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program for the length of the context; what it says goes to ``log/NAME.log`` of the lab."""
+async def process(
+    name: str, command: Sequence[str | Path], laid: Laid, *, pid_file: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program for the length of the context; what it says goes to ``log/NAME.log`` of the lab.
+
+    :param pid_file: names the process to end, where that is not the one that is started (Postfix's master leads a session
+        of its own).
+    """
     with (laid.directory / "log" / f"{name}.log").open("ab") as log:
         started = await asyncio.create_subprocess_exec(
             *map(str, command),
@@ -128,11 +135,14 @@ async def process(name: str, command: Sequence[str | Path], laid: Laid) -> Async
     try:
         yield started
     finally:
-        await _stop(started)
+        await _stop(started, pid_file)
 
 
-async def _stop(started: asyncio.subprocess.Process) -> None:
+async def _stop(started: asyncio.subprocess.Process, pid_file: Path | None) -> None:
     """Ask the whole session of a program to end, and see to it that it does."""
+    if pid_file is not None:
+        with suppress(OSError, ValueError):
+            os.kill(int(await asyncio.to_thread(pid_file.read_text)), 15)
     with suppress(ProcessLookupError):
         os.killpg(started.pid, 15)
     try:
