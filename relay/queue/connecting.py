@@ -106,7 +106,38 @@ class Connecting:
         connection.pragma("foreign_keys", 1)
         connection.pragma("cache_size", -_CACHE_KIB)
         connection.pragma("journal_size_limit", _LOG_LIMIT)
-        connection.wal_autocheckpoint(self.checkpoint_pages)
+        connection.wal_autocheckpoint(0)  # see Checkpoints
+
+
+class Checkpoints:
+    """Carries the log into the database when it has grown, between two batches of jobs.
+
+    SQLite's own way does it inside the commit that made the log grow, and keeps to itself what the disk says to that:
+    here commits are answered first, and an error is an error.
+
+    :param pages: of log after which it is carried over.
+    """
+
+    def __init__(self, pages: int) -> None:
+        self._limit = pages
+        self._pages = 0
+
+    def watch(self, connection: apsw.Connection) -> apsw.Connection:
+        """Learn from each commit of this connection how long the log is; returns the connection."""
+        connection.set_wal_hook(self._grown)
+        return connection
+
+    def _grown(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._pages = pages
+        return apsw.SQLITE_OK
+
+    def between(self, connection: apsw.Connection) -> None:
+        """Carry the log over if it is long; what a reader still needs of it stays until the next time.
+
+        :raises apsw.Error: if the disk does not take it; nothing is lost by that, the log stays.
+        """
+        if self._pages >= self._limit:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
 
 def empty_log(connection: apsw.Connection) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import apsw
 
 from relay.log.events import Noted, Observer, Program, Warned
-from relay.queue.connecting import CHECK_SECONDS, Connecting, empty_log
+from relay.queue.connecting import CHECK_SECONDS, Checkpoints, Connecting, empty_log
 from relay.queue.health import Look, Trust
 from relay.queue.store import StoreUnavailable
 from relay.queue.writer import Job, Lane, commit_together, read_each
@@ -55,7 +55,7 @@ class Database:
         self._mending: asyncio.Task[None] | None = None
         self._reopening: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._writer = Lane("queue-writer", self._connect_first, commit_together, self.trust)
+        self._writer = self._writing(self._connect_first)
         self._reader = Lane("queue-reader", connecting.reader, read_each, self.trust)
 
     async def start(self, ready: Callable[[apsw.Connection], None], check_files: Callable[[], None]) -> None:
@@ -95,6 +95,16 @@ class Database:
             await asyncio.gather(self._mending, *self._reopening, return_exceptions=True)
         await self._reader.stop()  # first: the last connection to close checkpoints, and that is the writer's work
         await self._writer.stop()
+
+    def _writing(self, connect: Callable[[], apsw.Connection]) -> Lane:
+        checkpoints = Checkpoints(self._connecting.checkpoint_pages)
+        return Lane(
+            "queue-writer",
+            lambda: checkpoints.watch(connect()),
+            commit_together,
+            self.trust,
+            checkpoints.between,
+        )
 
     def _connect_first(self) -> apsw.Connection:
         connection, self._whole = self._connecting.first(self._ready)
@@ -145,7 +155,7 @@ class Database:
                 if gently:
                     raise
             await self._writer.stop()
-        writer = Lane("queue-writer", self._connecting.again, commit_together, self.trust)
+        writer = self._writing(self._connecting.again)
         reader = Lane("queue-reader", self._connecting.reader, read_each, self.trust)
         await self._start(writer, reader)
         self._writer, self._reader = writer, reader

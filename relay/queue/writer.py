@@ -145,12 +145,21 @@ class Lane:
     :param connect: called in the thread; what it raises, ``start`` raises.
     :param run: what to do with the jobs that wait: ``commit_together`` or ``read_each``.
     :param trust: lost by errors that leave the disk in doubt; until it is back, jobs are refused.
+    :param between: called after each batch, when its jobs are answered.
     """
 
-    def __init__(self, name: str, connect: Callable[[], apsw.Connection], run: RunBatch, trust: Trust) -> None:
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], apsw.Connection],
+        run: RunBatch,
+        trust: Trust,
+        between: Callable[[apsw.Connection], None] = lambda connection: None,
+    ) -> None:
         self._connect = connect
         self._run = run
         self._trust = trust
+        self._between = between
         self._jobs: SimpleQueue[_Item | None] = SimpleQueue()
         self._put_back: _Item | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -200,9 +209,19 @@ class Lane:
             while batch := self._take():
                 answers = self._answer(connection, batch)
                 self._tell(_resolve, [(item.future, answer) for item, answer in zip(batch, answers, strict=True)])
+                self._tidy(connection)
         finally:
             close(connection)
             self._tell(_resolve, [(self._stopped, Done(None))])
+
+    def _tidy(self, connection: apsw.Connection) -> None:
+        if self._trust.refusal is not None:
+            return
+        try:
+            self._between(connection)
+        except apsw.Error as error:  # all that was answered is safe; a full disk is tried again after the next batch
+            if is_doubtful(error):
+                self._trust.lose(str(unavailable(error)))
 
     def _answer(self, connection: apsw.Connection, batch: Sequence[_Item]) -> list[Answer]:
         if batch[0].bare:

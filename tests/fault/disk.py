@@ -22,7 +22,7 @@ from relay.queue.spool import SystemFiles
 class Op:
     """One thing done to the disk, or (``mark``) one thing that the test noted.
 
-    :param kind: create, write, truncate, sync, sync directory, rename, remove, read, open or mark.
+    :param kind: create, write, truncate, sync, lost (a sync that failed), sync directory, rename, remove, read, open or mark.
     :param name: the file, by its path under the test's directory; for a rename the old one.
     """
 
@@ -71,6 +71,12 @@ class Journal:
         """It was done."""
         with self.lock:
             self.ops.append(op)
+
+    def fail_sync(self, trouble: Exception | None, op: Op) -> None:
+        """A sync that fails loses what it should have written: the kernel calls those pages clean from now on."""
+        if trouble is not None:
+            self.add(Op("lost", op.name))
+            raise trouble
 
     def mark(self, what: object) -> None:
         """Note something between the operations."""
@@ -133,7 +139,7 @@ class _JournalFile(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
         op = Op("sync", self._name)
-        _raise(self._journal.ask(op))
+        self._journal.fail_sync(self._journal.ask(op), op)
         super().xSync(flags)
         self._journal.add(op)
         if self._name.endswith("-wal"):  # the first sync of a new log syncs its directory too (os_unix.c, unixSync)
@@ -170,7 +176,7 @@ class JournalFiles(SystemFiles):
 
     def sync(self, descriptor: int) -> None:
         op = Op("sync", self._names[descriptor])
-        _raise(self._journal.ask(op))
+        self._journal.fail_sync(self._journal.ask(op), op)
         super().sync(descriptor)
         self._journal.add(op)
 
@@ -208,8 +214,7 @@ def _raise(trouble: Exception | None) -> None:
 
 @dataclass(slots=True)
 class _Inode:
-    now: bytearray = field(default_factory=bytearray)
-    synced: bytes = b""
+    synced: bytearray = field(default_factory=bytearray)
     unsynced: list[Op] = field(default_factory=list)
 
 
@@ -226,17 +231,18 @@ class Image:
             case "create":
                 self._names[op.name] = _Inode()
             case "write" | "truncate":
-                inode = self._names[op.name]
-                _change(inode.now, op)
-                inode.unsynced.append(op)
+                self._names[op.name].unsynced.append(op)
             case "sync":
                 inode = self._names[op.name]
-                inode.synced = bytes(inode.now)
+                for written in inode.unsynced:
+                    _change(inode.synced, written)
                 inode.unsynced.clear()
+            case "lost":
+                self._names[op.name].unsynced.clear()
             case "rename":
                 self._names[op.other] = self._names.pop(op.name)
             case "remove":
-                del self._names[op.name]
+                self._names.pop(op.name, None)
             case "sync directory":
                 self._sync_directory(op.name)
             case _:
