@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -312,8 +312,19 @@ class Worker:
 
         :returns: what the destination itself failed with, if it did.
         """
-        policies, router = self._policies(), self._router()
         outcomes: dict[RecipientId, Outcome] = {}
+        try:
+            failing = await self._attempt_routes(lease, outcomes)
+        except asyncio.CancelledError:
+            if outcomes:
+                # What hosts took already must not go to them again; the rest is as it was.
+                await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
+            raise
+        await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
+        return failing
+
+    async def _attempt_routes(self, lease: Lease, outcomes: dict[RecipientId, Outcome]) -> Failing | None:
+        policies, router = self._policies(), self._router()
         failing: Failing | None = None
         for route, recipients in router.group(lease.recipients, lease.message.envelope.sender).items():
             delivery = Delivery(
@@ -325,19 +336,16 @@ class Worker:
                 fallback=router.fallback,
                 body=lambda: self._store.open_body(lease.message.queue_id),
             )
-            result, failed = await self._attempt(delivery, policies, lease)
-            outcomes.update(result)
-            failing = failed or failing
-        await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
+            failing = await self._attempt(delivery, policies, lease, outcomes) or failing
         return failing
 
     async def _attempt(
-        self, delivery: Delivery, policies: Policies, lease: Lease
-    ) -> tuple[Mapping[RecipientId, Outcome], Failing | None]:
-        """One attempt; one that fails in a way nobody foresaw is a deferral."""
+        self, delivery: Delivery, policies: Policies, lease: Lease, outcomes: dict[RecipientId, Outcome]
+    ) -> Failing | None:
+        """One attempt; one that fails in a way nobody foresaw is a deferral of those whom no host took before."""
         queue_id = delivery.message.queue_id
         try:
-            result = await self._deliverer.attempt(delivery, policies)
+            result = await self._deliverer.attempt(delivery, policies, outcomes)
         except StoreUnavailable as error:
             self._observe(Warned(Program.QMGR, f"queue unavailable: {error}", queue_id))
             text, failing = "the queue could not be read", None
@@ -346,10 +354,13 @@ class Worker:
             text = "internal error; see the log of the relay"
             failing = Failing(status=EnhancedStatus(4, 3, 0), reason=text, ours=True)
         else:
+            outcomes.update(result.outcomes)
             cause = result.throttled_by
-            return result.outcomes, None if cause is None else Failing(status=cause.status, reason=cause.reason)
+            return None if cause is None else Failing(status=cause.status, reason=cause.reason)
         waited, in_queue = self._times(lease)
-        return broken_off(delivery.recipients, text, waited=waited, in_queue=in_queue), failing
+        left = tuple(one for one in delivery.recipients if one.id not in outcomes)
+        outcomes.update(broken_off(left, text, waited=waited, in_queue=in_queue))
+        return failing
 
     def _times(self, lease: Lease) -> tuple[float, float]:
         """Seconds from a message's arrival until it was leased, and since then."""

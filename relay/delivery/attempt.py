@@ -22,10 +22,12 @@ from relay.delivery.tally import Tally, without_host
 from relay.delivery.transaction import send_message
 from relay.dns.probe import Validation
 from relay.log.events import Observer, Program, Warned
+from relay.mail.envelope import RecipientId
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.mail.reply import EnhancedStatus
 from relay.outcome.result import (
     AttemptResult,
+    Outcome,
     RelayHost,
     Sent,
 )
@@ -65,14 +67,19 @@ class Deliverer:
         self.monotonic = monotonic
         self.observe = observe
 
-    async def attempt(self, delivery: Delivery, policies: Policies) -> AttemptResult:
+    async def attempt(
+        self, delivery: Delivery, policies: Policies, finished: dict[RecipientId, Outcome] | None = None
+    ) -> AttemptResult:
         """Try to deliver; every recipient of the delivery gets an outcome.
 
-        Raises only what the delivery's ``body`` raises, with nothing finished then at any host.
+        Raises only what the delivery's ``body`` raises.
+
+        :param finished: gets each outcome as soon as it is final: those stand even if the attempt breaks off.
         """
         policies = policies.at(self.clock())
         outcomes = Tally(
             delivery,
+            {} if finished is None else finished,
             clock=self.clock,
             monotonic=self.monotonic,
             observe=self.observe,

@@ -27,12 +27,14 @@ from relay.outcome.result import (
 class Tally:
     """What is known so far of each recipient of one attempt.
 
+    :param finished: gets each outcome as soon as it is final, so that it outlives an attempt that breaks off.
     :param soft_bounce: whether nothing bounces: what is hard is tried at the next host, then deferred.
     """
 
     def __init__(
         self,
         delivery: Delivery,
+        finished: dict[RecipientId, Outcome],
         *,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -45,7 +47,7 @@ class Tally:
         self._observe = observe
         self._pending: dict[RecipientId, Recipient] = {r.id: r for r in delivery.recipients}
         self._troubles: dict[RecipientId, Trouble] = {}
-        self._outcomes: dict[RecipientId, Outcome] = {}
+        self._outcomes = finished
         self._last: Trouble | None = None
         self._began = monotonic()
         self._in_queue = max(0.0, (clock() - delivery.leased_at).total_seconds())

@@ -49,12 +49,14 @@ class Manners:
     :param busy: how often it greets with 421.
     :param reluctant: how often it answers a recipient with 450.
     :param forgetful: how often it answers a whole message with 451.
+    :param refuses: recipients that it always answers with 450.
     """
 
     slowness: float = 0.0
     busy: float = 0.0
     reluctant: float = 0.0
     forgetful: float = 0.0
+    refuses: frozenset[str] = frozenset()
 
 
 class Receiver:
@@ -137,7 +139,8 @@ class Receiver:
 
     def _recipient(self, line: bytes, recipients: list[str], writer: asyncio.StreamWriter) -> None:
         found = _RECIPIENT.search(line)
-        if found is None or self._happens(self.manners.reluctant):
+        refused = found is not None and found[1].decode() in self.manners.refuses
+        if found is None or refused or self._happens(self.manners.reluctant):
             self.deferred += 1
             writer.write(b"450 4.2.0 try again\r\n")
             return

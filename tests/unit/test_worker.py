@@ -19,7 +19,7 @@ from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.route import Router
 from relay.log.events import Crashed, Event, Removed, Settled
 from relay.log.postfix import PostfixLines
-from relay.mail.envelope import QueueId
+from relay.mail.envelope import QueueId, RecipientId
 from relay.mail.reply import EnhancedStatus
 from relay.outcome.result import (
     AttemptResult,
@@ -71,7 +71,9 @@ class Hosts(Deliverer):
         self.most: Counter[str] = Counter()
         self._changed = changed
 
-    async def attempt(self, delivery: Delivery, policies: Policies) -> AttemptResult:
+    async def attempt(
+        self, delivery: Delivery, policies: Policies, finished: dict[RecipientId, Outcome] | None = None
+    ) -> AttemptResult:
         name = next(iter(delivery.route)).key
         self.dials.append(Dial(name, delivery.message.queue_id, len(delivery.recipients)))
         self.busy[name] += 1
