@@ -171,7 +171,8 @@ class Worker:
         try:
             await self._start_what_is_due()
             # With nothing under way no end of a delivery will wake us: then the next look must be on time.
-            if (self._look or not self._running) and self._monotonic() >= self._may_look_at:
+            self._look = self._look or not self._running
+            if self._look and self._monotonic() >= self._may_look_at:
                 await self._look_around()
                 await self._start_what_is_due()
         except StoreUnavailable as error:
