@@ -66,15 +66,16 @@ class Connecting:
 
         return self._writer(apsw.SQLITE_OPEN_READWRITE, prepare)
 
-    def reader(self) -> apsw.Connection:
-        """A connection that only reads.
+    def reader(self, *, writes_elsewhere: bool = False) -> apsw.Connection:
+        """A connection that only reads this file.
 
+        :param writes_elsewhere: whether it may write other files (``VACUUM INTO``).
         :raises StoreUnavailable: if it cannot be opened.
         """
         try:
             connection = apsw.Connection(str(self.path), vfs=self.vfs or None, flags=apsw.SQLITE_OPEN_READWRITE)
             connection.set_busy_timeout(_BUSY_MS)
-            connection.pragma("query_only", 1)
+            connection.pragma("query_only", int(not writes_elsewhere))
             connection.pragma("cache_size", -_CACHE_KIB // 2)
             connection.wal_autocheckpoint(0)
         except apsw.Error as error:

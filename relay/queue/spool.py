@@ -10,9 +10,9 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -263,6 +263,9 @@ class Spool:
         self._files = _TrustedFiles(files, trust)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="spool")
         self._serial = 0
+        self._pins = 0
+        self._unneeded: list[str] = []
+        self._pinning = threading.Lock()
 
     def open(self, named: Collection[str]) -> None:
         """Make the directory and sweep the files that no row names (blocking).
@@ -322,8 +325,38 @@ class Spool:
                 reading.close()
 
     async def remove(self, name: str) -> None:
-        """Remove a file whose row is gone."""
-        await self._call(self._files.remove, self._directory / name)
+        """Remove a file whose row is gone; while files are pinned, at the end of that."""
+        await self._call(self._remove, name)
+
+    def _remove(self, name: str) -> None:
+        with self._pinning:
+            if self._pins:
+                self._unneeded.append(name)
+                return
+        self._files.remove(self._directory / name)
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """No file is removed for the length of the context; a crash meanwhile leaves orphans, which are swept."""
+        with self._pinning:
+            self._pins += 1
+        try:
+            yield
+        finally:
+            with self._pinning:
+                self._pins -= 1
+                unneeded = [] if self._pins else list(self._unneeded)
+                del self._unneeded[: len(unneeded)]
+            for name in unneeded:
+                self._files.remove(self._directory / name)
+
+    def path(self, name: str) -> Path:
+        """Where a file is."""
+        return self._directory / name
+
+    def octets(self) -> int:
+        """How much there is in all files (blocking)."""
+        return sum(entry.stat().st_size for entry in os.scandir(self._directory) if entry.is_file())
 
     def close(self) -> None:
         """Let the threads end when they have done what they were given."""

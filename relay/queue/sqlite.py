@@ -8,7 +8,7 @@ lock of the state directory sees to that. The threads are ``database``'s, the st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ import apsw
 from relay.log.events import Observer, StoreState
 from relay.mail.envelope import Message, QueueId
 from relay.queue import listing, selection, transactions
+from relay.queue.backup import BackedUp, Backup
 from relay.queue.connecting import CHECKPOINT_PAGES, Connecting
 from relay.queue.database import Database
 from relay.queue.health import Look, Room, look_at
@@ -61,6 +62,7 @@ class SqliteStore:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         path = connecting.path
+        self._connecting = connecting
         self._clock = clock
         self._observe = observe
         self._database = Database(connecting, look=look, observe=observe, changed=self._tell_state, sleep=sleep)
@@ -257,6 +259,16 @@ class SqliteStore:
             remove=self._spool.remove,
             clock=self._clock,
         )
+
+    def backup(self, target: Path) -> AsyncGenerator[BackedUp, None]:
+        """Copy the whole queue into one file while it is in use; says how far it is, and in the end how much it was.
+
+        :param target: an absolute path at which nothing is yet.
+        :raises BackupFailed: if the copy cannot be made; nothing is left of it.
+        """
+        room = self._room
+        work = Backup(connecting=self._connecting, spool=self._spool, look=room.look, floor=room.floor)
+        return work.steps(target)
 
     async def close(self) -> None:
         """Finish what was begun, then close; closing twice is fine."""
