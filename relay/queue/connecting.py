@@ -51,9 +51,10 @@ class Connecting:
 
         return self._writer(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, prepare), whole
 
-    def again(self) -> apsw.Connection:
+    def again(self, ready: Callable[[apsw.Connection], None]) -> apsw.Connection:
         """The writer's connection after the disk was in doubt: the same file, checked, and seen to take a commit.
 
+        :param ready: called before it is used.
         :raises StoreUnavailable: if it is not to be trusted yet; the message says why.
         """
 
@@ -63,6 +64,7 @@ class Connecting:
             quick_check(connection, str(self.path), CHECK_AGAIN_SECONDS)
             with connection:
                 connection.pragma("user_version", VERSION)
+            ready(connection)
 
         return self._writer(apsw.SQLITE_OPEN_READWRITE, prepare)
 

@@ -21,7 +21,7 @@ from relay.queue.writer import Job, Lane, commit_together, read_each
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 # So often the log must be emptied before the file is closed. After that it is closed with its log: a commit that failed,
-# but stands whole in it, then counts, and its client may have sent the message again (RFC 1047).
+# but stands whole in it, then counts, and is taken back (``again``).
 GENTLE_TRIES = 4
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class Database:
         self._sleep = sleep
         self._whole = True
         self._ready: Callable[[apsw.Connection], None]
+        self._again: Callable[[apsw.Connection], None]
         self._check_files: Callable[[], None]
         self._loop: asyncio.AbstractEventLoop
         self._mending: asyncio.Task[None] | None = None
@@ -58,15 +59,21 @@ class Database:
         self._writer = self._writing(self._connect_first)
         self._reader = Lane("queue-reader", connecting.reader, read_each, self.trust)
 
-    async def start(self, ready: Callable[[apsw.Connection], None], check_files: Callable[[], None]) -> None:
+    async def start(
+        self,
+        ready: Callable[[apsw.Connection], None],
+        again: Callable[[apsw.Connection], None],
+        check_files: Callable[[], None],
+    ) -> None:
         """Open the file.
 
         :param ready: called once in the writer's thread, when the schema is as it should be.
+        :param again: called there each time that the file was opened anew.
         :param check_files: called before trust is back, in a thread: whether the files beside the database can be
             written.
         :raises StoreUnavailable: if the file cannot be used.
         """
-        self._ready, self._check_files = ready, check_files
+        self._ready, self._again, self._check_files = ready, again, check_files
         self._loop = asyncio.get_running_loop()
         await self._start(self._writer, self._reader)
         if not self._whole:
@@ -155,7 +162,7 @@ class Database:
                 if gently:
                     raise
             await self._writer.stop()
-        writer = self._writing(self._connecting.again)
+        writer = self._writing(lambda: self._connecting.again(self._again))
         reader = Lane("queue-reader", self._connecting.reader, read_each, self.trust)
         await self._start(writer, reader)
         self._writer, self._reader = writer, reader

@@ -70,6 +70,8 @@ class SqliteStore:
         self._room = Room(path.parent, floor, look)
         self._taking = True
         self._serial = 0
+        # What takes back jobs of which nobody knows whether they are on the disk; their callers were told that they are not.
+        self._unsaid: list[Callable[[apsw.Connection], None]] = []
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -109,7 +111,7 @@ class SqliteStore:
             sleep=sleep,
         )
         try:
-            await store._database.start(store._first, store._spool.check)
+            await store._database.start(store._first, store._again, store._spool.check)
         except StoreUnavailable:
             store._spool.close()
             raise
@@ -122,6 +124,12 @@ class SqliteStore:
         named = {text(name) for (name,) in connection.execute("SELECT spool FROM body WHERE spool <> ''")}
         self._spool.open(named)
 
+    def _again(self, connection: apsw.Connection) -> None:
+        """In the writer's thread, after the disk was in doubt: what nobody was promised is not there."""
+        with connection:
+            for forget in tuple(self._unsaid):
+                forget(connection)
+
     @property
     def refusal(self) -> StoreUnavailable | None:
         """Why no mail can be taken now; see ``QueueStore.refusal``."""
@@ -132,6 +140,8 @@ class SqliteStore:
         return refusal
 
     def _tell_state(self) -> None:
+        if self._database.trust.refusal is None:
+            self._unsaid.clear()
         _ = self.refusal
 
     async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
@@ -146,7 +156,11 @@ class SqliteStore:
                 await incoming.take(chunk)
             where = await incoming.finish()
             stored = transactions.stored(message, incoming.size, eight_bit=incoming.eight_bit)
-            await self._commit(partial(_put, message=stored, new=message, body=where), undo=transactions.withdraw)
+            await self._commit(
+                partial(_put, message=stored, new=message, body=where),
+                undo=transactions.withdraw,
+                forget=partial(transactions.withdraw, queue_id=message.queue_id),
+            )
             kept = True
         finally:
             if not kept:
@@ -185,7 +199,7 @@ class SqliteStore:
             each=each,
             recipient_limit=recipient_limit,
         )
-        return await self._commit(job, undo=_give_back)
+        return await self._commit(job, undo=_give_back, forget=partial(transactions.release_all, serial=self._serial))
 
     async def heads(self, *, now: datetime, limit: int, busy: Collection[str] = ()) -> Sequence[Head]:
         """Destinations with something to do; see ``QueueStore.heads``."""
@@ -280,25 +294,48 @@ class SqliteStore:
     async def _read(self, job: Job[T]) -> T:
         return await self._database.read(job)
 
-    async def _commit(self, job: Job[T], undo: Callable[[apsw.Connection, T], None] | None = None) -> T:
-        """Have a job committed; if the caller is cancelled meanwhile, what the job did is undone."""
+    async def _commit(
+        self,
+        job: Job[T],
+        undo: Callable[[apsw.Connection, T], None] | None = None,
+        forget: Callable[[apsw.Connection], None] | None = None,
+    ) -> T:
+        """Have a job committed; if the caller is cancelled meanwhile, what the job did is undone.
+
+        :param forget: undoes it without knowing whether it was done: for when the disk was in doubt.
+        """
         running = self._database.commit(job)
         try:
             return await asyncio.shield(running)
+        except StoreUnavailable:
+            self._doubt(forget)
+            raise
         except asyncio.CancelledError:
             if undo is not None:
-                await self._see_through(self._undo(running, undo))
+                await self._see_through(self._undo(running, undo, forget))
             raise
 
-    async def _undo(self, running: asyncio.Future[T], undo: Callable[[apsw.Connection, T], None]) -> None:
+    async def _undo(
+        self,
+        running: asyncio.Future[T],
+        undo: Callable[[apsw.Connection, T], None],
+        forget: Callable[[apsw.Connection], None] | None,
+    ) -> None:
         await asyncio.wait([running])
         if running.exception() is not None:
+            self._doubt(forget)
             return
         value = running.result()
         try:
             await self._database.commit(lambda connection: undo(connection, value))
         except StoreUnavailable:
-            pass  # it stays: a message then arrives twice if its client sends it again (RFC 1047), a lease ends by time
+            # It stays, unless the disk is opened anew: a message then arrives twice if its client sends it again (RFC 1047),
+            # a lease ends by time.
+            self._doubt(forget)
+
+    def _doubt(self, forget: Callable[[apsw.Connection], None] | None) -> None:
+        if forget is not None and self._database.trust.refusal is not None:
+            self._unsaid.append(forget)
 
     async def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something to its end, even if whoever waits for it is cancelled."""

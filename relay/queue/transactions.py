@@ -226,6 +226,15 @@ def release(connection: apsw.Connection, tokens: Collection[LeaseToken]) -> None
     )
 
 
+def release_all(connection: apsw.Connection, serial: int) -> None:
+    """Give back whatever one call of ``lease`` took, if it took anything."""
+    connection.execute(
+        f"UPDATE delivery SET state = {_REST}, lease = 0, lease_until = 0, attempts = attempts - 1"  # noqa: S608 - constant
+        " WHERE state = 'leased' AND lease = ?",
+        (serial,),
+    )
+
+
 def clear_leases(connection: apsw.Connection) -> None:
     """End the leases of a process that is gone; its attempts were begun and stay counted, and it shows that they broke off."""
     connection.execute(

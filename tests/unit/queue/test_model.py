@@ -1,4 +1,4 @@
-"""Random histories: SQLite answers each call as the model in memory does, across restarts of the process."""
+"""Random histories: SQLite answers each call as the model in memory does, across restarts and failures of the disk."""
 
 from __future__ import annotations
 
@@ -7,24 +7,37 @@ import shutil
 import tempfile
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relay.mail.envelope import QueueId
 from relay.outcome.result import Bounced, Deferred, Sent
+from relay.queue.acts import Act, Delete, Flush, Hold, Release
+from relay.queue.filter_text import parse_filter
 from relay.queue.sqlite import SqliteStore
-from relay.queue.store import Lease, LeaseLost, Report, Settlement
+from relay.queue.store import Lease, LeaseLost, Report, Settlement, StoreUnavailable
 from tests.unit.queue.memory import MemoryStore
-from tests.unit.queue.samples import BOUNCED, DEFERRED, FROM_NOBODY, SENT, T0, chunks, new
+from tests.unit.queue.recording_vfs import PATIENCE, Record, RecordingVfs
+from tests.unit.queue.samples import BOUNCED, DEFERRED, FROM_NOBODY, SENT, T0, chunks, new, read
 
 DOMAINS = ("a.example", "b.example", "c.example")
 PEOPLE = st.lists(st.sampled_from([f"{who}@{domain}" for who in "xy" for domain in DOMAINS]), min_size=1, max_size=5)
 BUSY = st.sets(st.sampled_from(DOMAINS), max_size=2).map(lambda names: tuple(sorted(names)))
 RESULTS = st.lists(st.sampled_from([SENT, DEFERRED, BOUNCED, None]), min_size=5, max_size=5)
+
+FILTERS = st.sampled_from(
+    ["ALL", "domain:a.example", "rcpt:x@b.example", "status:hold", "not status:deferred", "age>20m"]
+)
+ACTS: st.SearchStrategy[Act] = st.sampled_from([Flush(), Hold(), Release(), Delete()])
+ERRORS: list[type[apsw.Error]] = [apsw.FullError, apsw.IOError]
+_SERIALS = count()
 
 T = TypeVar("T")
 Pair = tuple[Lease, Lease]
@@ -39,17 +52,22 @@ class History(RuleBasedStateMachine):
         self.serial = 0
         self.held: list[Pair] = []
         self.model = MemoryStore(lambda: self.now)
+        self.bodies: dict[QueueId, bytes] = {}
+        self.vfs = RecordingVfs(f"history-{next(_SERIALS)}", Record())
         self.store = self.run(self.open())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
     async def open(self) -> SqliteStore:
-        return await SqliteStore.open(self.folder / "q", clock=lambda: self.now)
+        return await SqliteStore.open(
+            self.folder / "q", clock=lambda: self.now, vfs=self.vfs.vfs_name, sleep=lambda seconds: asyncio.sleep(0)
+        )
 
     def teardown(self) -> None:
         self.run(self.store.close())
         self.runner.close()
+        self.vfs.unregister()
         shutil.rmtree(self.folder)
 
     def later(self) -> datetime:
@@ -65,7 +83,8 @@ class History(RuleBasedStateMachine):
 
     def put_one(self, people: list[str], size: int) -> None:
         message = new(f"M{self.serial:05}", *people, arrived_at=self.later())
-        body = b"x" * size
+        body = message.queue_id.encode() * size
+        self.bodies[message.queue_id] = body
         assert self.run(self.store.put(message, chunks(body))) == self.run(self.model.put(message, chunks(body)))
 
     @rule(minutes=st.integers(0, 40))
@@ -152,6 +171,46 @@ class History(RuleBasedStateMachine):
         self.store = self.run(self.open())
         self.model.forget_leases()
         self.held.clear()
+
+    @rule(act=ACTS, where=FILTERS)
+    def act(self, act: Act, where: str) -> None:
+        """What administrators do, to all or to some."""
+        ids = [entry.message.queue_id for entry in self.run(self.model.entries(limit=1000))]
+        parsed = parse_filter(where)
+        self.now += timedelta(seconds=1)
+        real = self.run(self.store.acts.act(act, parsed, ids))
+        assert real == self.run(self.model.acts.act(act, parsed, ids))
+
+    @rule(people=PEOPLE, size=st.sampled_from([10, 70_000]), error=st.sampled_from(ERRORS), syncing=st.booleans())
+    def put_while_the_disk_fails(self, people: list[str], size: int, error: type[apsw.Error], syncing: bool) -> None:
+        """Nothing of it is kept, and all else is as it was, once the disk is well and was checked."""
+        message = new(f"F{self.serial:05}", *people, arrived_at=self.later())
+        failure = error("the disk failed")
+        if syncing and error is not apsw.FullError:
+            self.vfs.sync_failure = failure
+        else:
+            self.vfs.failure = failure
+        with pytest.raises(StoreUnavailable):
+            self.run(self.store.put(message, chunks(b"x" * size)))
+        self.vfs.failure = self.vfs.sync_failure = None
+        self.run(self.mended())
+
+    async def mended(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while self.store.refusal is not None:
+                await asyncio.sleep(0.001)
+
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        queue_id = data.draw(st.sampled_from([*self.bodies, QueueId("N1")]))
+        answers: list[bytes | str] = []
+        for store in (self.store, self.model):
+            try:
+                answers.append(self.run(read(store, queue_id)))
+            except KeyError:
+                answers.append("gone")
+        assert answers[0] == answers[1]
+        assert answers[0] in ("gone", self.bodies.get(queue_id, "gone"))
 
     @invariant()
     def listed_alike(self) -> None:
