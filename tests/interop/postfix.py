@@ -100,11 +100,13 @@ def postfix(
     virtual_domains: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
     resolver: str = "",
+    verbose_client: bool = False,
 ) -> Iterator[Postfix]:
     """Run a Postfix that takes mail for ``virtual_domains`` into one maildir.
 
     :param directory: private, and open to be entered by other users.
     :param resolver: the address of the name server that it shall use, on port 53; empty for the machine's.
+    :param verbose_client: whether smtp(8) runs with ``-v`` and logs how it decides.
     :raises UnavailableError: if Postfix is missing, or this is not root, which Postfix needs.
     """
     if os.geteuid() != 0:
@@ -146,7 +148,8 @@ def postfix(
         **(settings or {}),
     }
     (configuration / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in main.items()))
-    (configuration / "master.cf").write_text("".join(one.master_line() for one in listeners) + _MASTER)
+    services = _MASTER.replace("- smtp\n", "- smtp -v\n") if verbose_client else _MASTER
+    (configuration / "master.cf").write_text("".join(one.master_line() for one in listeners) + services)
     command: list[str | Path] = [program, "-c", configuration, "start-fg"]
     if resolver:
         command = [*seeing_resolver(resolver, directory), *command]
@@ -158,6 +161,15 @@ def postfix(
             # master leads a session of its own; the script that waits for it would not pass a signal on
             os.kill(int((directory / "queue/pid/master.pid").read_text()), signal.SIGTERM)
             process.wait()
+
+
+def version() -> str:
+    """The release of the Postfix that tests start."""
+    program = servers.find("postfix")
+    command: list[str | Path] = [program.with_name("postconf"), "-d", "-h", "mail_version"]
+    environment = {**os.environ, **library_path(program)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
 
 
 def library_path(program: Path) -> dict[str, str]:

@@ -93,6 +93,7 @@ class World:
     :param resolver: a validating Unbound.
     :param clients: the address that each contender, ``Postfix`` and ``relay``, is to send from.
     :param addresses: by host name.
+    :param credentials: what each host presents, by its name.
     """
 
     directory: Path
@@ -100,6 +101,7 @@ class World:
     resolver: Endpoint
     clients: Mapping[str, str]
     addresses: Mapping[str, str]
+    credentials: Mapping[str, Credential]
     ca_file: Path
     receivers: Receivers
 
@@ -117,7 +119,7 @@ def world(cases: Sequence[Case], directory: Path) -> Iterator[World]:
     network = LoopbackNetwork()
     numbered = {name: network.address(number) for name, number in _NUMBERS.items()}
     hosts = {host.name: host for case in cases for host in case.hosts} | {_BOUNCES.name: _BOUNCES}
-    addresses = {name: network.address(number) for number, name in enumerate(hosts, _FIRST_HOST)}
+    addresses = dict(zip(hosts, _host_addresses(network), strict=False))
     port = free_port(numbered["name server"], *addresses.values())
     ports = {"port": port, "other_port": free_port(*addresses.values())}
     places = {**ports, "silent": numbered["silent name server"]}
@@ -155,9 +157,17 @@ def world(cases: Sequence[Case], directory: Path) -> Iterator[World]:
             resolver=resolver,
             clients={name: numbered[name] for name in ("Postfix", "relay")},
             addresses=addresses,
+            credentials=credentials,
             ca_file=authority.ca_file,
             receivers=running.enter_context(Receivers(listening)),
         )
+
+
+def _host_addresses(network: LoopbackNetwork) -> Iterator[str]:
+    """As many addresses as there are hosts; what one network cannot hold is in others."""
+    while True:
+        yield from map(network.address, range(_FIRST_HOST, 255))
+        network = LoopbackNetwork()
 
 
 def _tlsa(host: Host, authority: Authority, presented: Credential) -> Iterator[str]:

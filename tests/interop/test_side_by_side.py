@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop import servers
-from tests.interop.postfix import library_path
+from tests.interop.postfix import version as postfix_version
 from tests.interop.side_by_side_differences import CASES, DIFFERENCES, POSTFIX
 from tests.interop.side_by_side_document import WRITE, document
 from tests.interop.side_by_side_run import Pair, compare
@@ -40,14 +39,6 @@ def pairs() -> Iterator[Mapping[str, Pair]]:
         servers.leave_out("postfix", str(error))
     finally:
         shutil.rmtree(directory)
-
-
-def postfix_version() -> str:
-    program = servers.find("postfix")
-    command: list[str | Path] = [program.with_name("postconf"), "-d", "-h", "mail_version"]
-    environment = {**os.environ, **library_path(program)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout.strip()
 
 
 def test_destinations_have_names_of_their_own() -> None:
