@@ -77,6 +77,7 @@ class RecordingSink:
     """A receiver on one address.
 
     :param context: offers STARTTLS when given.
+    :param wrapped: speaks TLS from the first octet, with ``context``, and offers no STARTTLS.
     :param keywords: what EHLO offers besides.
     :param answer: gives the reply to a command line instead of the usual one, for ``.`` too: the end of the message.
     """
@@ -87,14 +88,17 @@ class RecordingSink:
         port: int,
         *,
         context: ssl.SSLContext | None = None,
+        wrapped: bool = False,
         keywords: Sequence[str] = ("PIPELINING", "SIZE 52428800", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8"),
         answer: Callable[[bytes], str | None] = lambda _: None,
     ) -> None:
         self._context = context
+        self._wrapped = wrapped
         self._keywords = tuple(keywords)
         self._answer = answer
         self._changed = threading.Condition()
         self._messages: list[Recorded] = []
+        self._heard: list[tuple[bytes, bool]] = []
         self._bodies_seen = 0
         self.open_gate = threading.Event()
         self.open_gate.set()
@@ -109,6 +113,11 @@ class RecordingSink:
     def close_gate(self) -> None:
         """From now on the end of a message is not answered until ``open_gate`` is set."""
         self.open_gate.clear()
+
+    def heard(self) -> tuple[tuple[bytes, bool], ...]:
+        """Every command line of every session, and whether it came in TLS."""
+        with self._changed:
+            return tuple(self._heard)
 
     def messages(self) -> tuple[Recorded, ...]:
         """Messages that were answered with a 2xx reply, in the order in which they ended."""
@@ -157,10 +166,14 @@ class RecordingSink:
             connection.socket.close()
 
     def _session(self, peer: _Connection) -> None:
+        mail, rcpts, encrypted = b"", list[bytes](), self._wrapped
+        if self._context and self._wrapped:
+            peer.start_tls(self._context)
         self._say(peer, self._answer(b"") or "220 sink.test ESMTP")
-        mail, rcpts, encrypted = b"", list[bytes](), False
         while line := peer.line():
             command = line.rstrip(b"\r\n")
+            with self._changed:
+                self._heard.append((command, encrypted))
             word = command[:4].upper()
             own = self._answer(command)
             if own is not None:

@@ -25,6 +25,7 @@ from relay.control import server as control
 from relay.delivery.attempt import Deliverer
 from relay.delivery.gather import Gatherer
 from relay.delivery.session import SessionOpener
+from relay.delivery.tokens import Tokens
 from relay.desk import http
 from relay.dns.probe import ValidationProbe
 from relay.dns.resolver import Resolver
@@ -47,6 +48,7 @@ from relay.smtpd.server import SmtpServer, server_tls_context
 from relay.smtpd.session import Session
 from relay.smtpd.softening import softly
 from relay.tls.authorities import CaStoreError
+from relay.tls.own_certificate import ClientCertificateError
 from relay.tls.peer import Anchors, ChainResult
 from relay.worker import Worker
 
@@ -164,6 +166,7 @@ class Building:
                 check_chain=self.check_chain,
                 clock=now,
                 observe=self.observe,
+                tokens=Tokens(clock=now),
             ),
             validation=self.probe.current,
             options=options,
@@ -275,7 +278,7 @@ class Building:
             rules = await asyncio.to_thread(read_rules, config)
         except ConfigErrors as errors:
             return self._kept(tuple(str(error) for error in errors.errors))
-        except CaStoreError as error:
+        except (CaStoreError, ClientCertificateError) as error:
             return self._kept((str(error),))
         self.rules = rules
         self.worker.wake()  # what failed under the old rules may not fail under these

@@ -36,6 +36,9 @@ def delivery_options(config: Config) -> DeliveryOptions:
         minimal_backoff_time=config.queue.minimal_backoff_time,
         note_starttls_offer=smtp.tls_note_starttls_offer,
         soft_bounce=config.queue.soft_bounce,
+        wrapped_ports=None if smtp.tls_wrappermode else frozenset(smtp.tls_wrappermode_ports),
+        sasl_mechanism_filter=smtp.sasl_mechanism_filter,
+        sasl_auth_soft_bounce=smtp.sasl_auth_soft_bounce,
         timeouts=Timeouts(
             connect=smtp.connect_timeout,
             helo=smtp.helo_timeout,

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from relay.config.config import Config, policy_defaults
+from relay.config.credentials import load_credential_maps
 from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
@@ -18,6 +19,7 @@ from relay.policy.policy import Defaults, Entry, TlsPolicy
 from relay.policy.table import PolicyTables
 from relay.routing.relayhosts import SenderTables
 from relay.routing.transport import TransportTables
+from relay.sasl.passwords import CredentialTables
 from relay.tls.chain import ChainChecker
 from relay.tls.handshake import ClientContexts
 
@@ -33,11 +35,12 @@ class Rules:
     tables: PolicyTables
     transports: TransportTables
     senders: SenderTables
+    credentials: CredentialTables
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with lines of the maps, each with file and line."""
-        maps = (self.tables, self.transports, self.senders)
+        maps = (self.tables, self.transports, self.senders, self.credentials)
         problems = (problem for each in maps for problem in each.problems)
         return tuple(map(str, (*problems, *misplaced(self.tables, self.policies.defaults))))
 
@@ -51,17 +54,23 @@ def read_rules(config: Config) -> Rules:
 
     :raises ConfigErrors: if a map cannot be read; malformed lines in one are no error, they defer their mail.
     :raises CaStoreError: if the CA certificates cannot be read.
-    The client certificate is read at the first session; ``dane-relay check`` reads it before.
+    :raises ClientCertificateError: if the client certificate and its key cannot be used.
     """
     smtp = config.smtp
     tables = load_policy_maps(smtp.tls_policy_maps, config.base)
     transports = load_transport_maps(smtp.transport_maps, config.base, port=smtp.port)
+    credentials = load_credential_maps(
+        smtp.sasl_password_maps, smtp.sasl_token_maps, config.base, by_sender=smtp.sender_dependent_authentication
+    )
+    contexts = ClientContexts(cert_file=smtp.tls_cert_file, key_file=smtp.tls_key_file)
+    contexts.check()
     senders = load_sender_maps(smtp.sender_dependent_relayhost_maps, config.base, port=smtp.port)
     defaults = policy_defaults(config)
     return Rules(
         policies=Policies(
             lookup=partial(_find, tables, defaults),
             defaults=defaults,
+            credentials=credentials,
             written_for_fallback=frozenset(
                 line.rule.place for hop in config.fallback_relays for line in tables.written_for(hop)
             ),
@@ -74,10 +83,11 @@ def read_rules(config: Config) -> Rules:
             fallback=config.fallback_relays,
         ),
         check_chain=ChainChecker.load(cafile=smtp.tls_CAfile, capath=smtp.tls_CApath, tafiles=tables.tafiles),
-        context_for=ClientContexts(cert_file=smtp.tls_cert_file, key_file=smtp.tls_key_file).client_context,
+        context_for=contexts.client_context,
         tables=tables,
         transports=transports,
         senders=senders,
+        credentials=credentials,
     )
 
 

@@ -34,6 +34,7 @@ from relay.log.events import Event
 from relay.mail.envelope import Address
 from relay.mail.names import BadName, Domain
 from relay.tls.authorities import CaStoreError
+from relay.tls.own_certificate import ClientCertificateError
 
 
 @click.command("explain")
@@ -60,7 +61,7 @@ def command(destinations: Sequence[str], path: Path | None, *, live: bool, as_ob
     addresses = [_destination(text) for text in destinations]
     try:
         stories = uvloop.run(_explain(addresses, _configuration(path), live=live))
-    except (CaStoreError, CannotResolve, ConfigErrors) as error:
+    except (CaStoreError, CannotResolve, ClientCertificateError, ConfigErrors) as error:
         raise click.ClickException(str(error)) from None
     for number, story in enumerate(stories):
         if as_objects:

@@ -15,6 +15,7 @@ from relay.app import system_hostname
 from relay.cli.place import find_place
 from relay.cli.queue import errors_for_people, queue_entries
 from relay.config.config import Config, policy_defaults
+from relay.config.credentials import load_credential_maps
 from relay.config.errors import ConfigErrors
 from relay.config.load import load, read
 from relay.config.maps import load_policy_maps, map_path
@@ -23,6 +24,7 @@ from relay.outcome.wording import one_line
 from relay.policy.diff import Applied, Change, diff
 from relay.policy.lint import LintedMap, Remark, Surroundings, lint
 from relay.policy.table import PolicyTables
+from relay.sasl.passwords import CredentialTables
 
 _CONFIG = click.option(
     "-c",
@@ -61,6 +63,7 @@ def lint_command(ctx: click.Context, maps: Sequence[str], path: Path | None, *, 
         relay_hosts=config.relay_hosts,
         fallback=config.fallback_relays,
         anchors={name: _octets(Path(name)) for name in tables.tafiles},
+        credentials=_credentials(config),
     )
     texts = (_text(map_path(spec, Path.cwd())) for spec in maps)
     remarks = lint([LintedMap(table, text) for table, text in zip(tables.tables, texts, strict=True)], around)
@@ -72,6 +75,14 @@ def lint_command(ctx: click.Context, maps: Sequence[str], path: Path | None, *, 
         click.echo(f"{_count(entries, 'entry', 'entries')}: {_count(errors, 'error')}, {len(remarks) - errors} advice.")
     if errors:
         ctx.exit(1)
+
+
+def _credentials(config: Config) -> CredentialTables:
+    smtp = config.smtp
+    try:
+        return load_credential_maps(smtp.sasl_password_maps, smtp.sasl_token_maps, config.base, by_sender=False)
+    except ConfigErrors as errors:
+        raise click.ClickException(str(errors)) from None
 
 
 @command.command("diff")

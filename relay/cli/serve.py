@@ -23,6 +23,7 @@ from relay.log.sink import LogFailed
 from relay.queue.store import StoreUnavailable
 from relay.smtpd.server import CannotServe
 from relay.tls.authorities import CaStoreError
+from relay.tls.own_certificate import ClientCertificateError
 
 CONFIGURATION_WRONG = 1
 CANNOT_START = 1
@@ -47,6 +48,7 @@ def command(path: Path) -> None:
         sys.exit(CONFIGURATION_WRONG)
     except (
         CaStoreError,
+        ClientCertificateError,
         CannotServe,
         CannotStart,
         ControlFailed,

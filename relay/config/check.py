@@ -9,6 +9,7 @@ from pathlib import Path
 
 from relay.config.certificates import certificate_notes
 from relay.config.config import SECTIONS, Config, policy_defaults
+from relay.config.credentials import CheckedMap, check_credential_maps
 from relay.config.environment import PREFIX
 from relay.config.errors import ConfigError, ConfigErrors
 from relay.config.files import unwritable_directories
@@ -48,6 +49,7 @@ def check(path: Path, environ: Mapping[str, str], *, hostname: str, now: datetim
     report = Report(errors=list(examined.errors), read=[_options_read(path, examined.config)])
     _check_maps(report, examined, now)
     _check_routes(report, examined)
+    _check_credentials(report, examined)
     _check_certificates(report, examined, now)
     _check_anchor(report, examined)
     _check_directories(report, examined)
@@ -98,6 +100,17 @@ def _check_routes(report: Report, examined: Examined) -> None:
                 (report.errors if problem.is_error else report.warnings).append(
                     ConfigError(problem.place, problem.text)
                 )
+
+
+def _check_credentials(report: Report, examined: Examined) -> None:
+    for found in check_credential_maps(examined.config):
+        if not isinstance(found, CheckedMap):
+            key, unreadable = found
+            report.errors += [] if ("smtp", key) in examined.wrong else unreadable.errors
+            continue
+        report.read.append(f"{found.table.name}: {len(found.table.entries)} credentials")
+        for note in found.notes:
+            (report.errors if note.is_error else report.warnings).append(ConfigError(note.place, note.message))
 
 
 def _check_certificates(report: Report, examined: Examined, now: datetime) -> None:

@@ -34,7 +34,13 @@ def missing_files(config: Config) -> Iterator[FileFault]:
             yield from _unless_readable((section, key), Path(name))
     if config.smtp.tls_CApath and not Path(config.smtp.tls_CApath).is_dir():
         yield FileFault(("smtp", "tls_CApath"), f"{config.smtp.tls_CApath}: no such directory")
-    for key in ("tls_policy_maps", "transport_maps", "sender_dependent_relayhost_maps"):
+    for key in (
+        "tls_policy_maps",
+        "transport_maps",
+        "sender_dependent_relayhost_maps",
+        "sasl_password_maps",
+        "sasl_token_maps",
+    ):
         for spec in getattr(config.smtp, key):
             path = map_path(spec, config.base)
             if path is not None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from relay.config.kinds import Kind, found, items_of, text_of, toml_list, toml_string
 from relay.mail.names import BadName, Domain, IpAddress, IpLiteral, NextHop
-from relay.maps.notation import MAP_TYPES, BadNotation, MapSpec, tokens
+from relay.maps.notation import FILE_TYPES, MAP_TYPES, BadNotation, MapSpec, tokens
 from relay.policy.level import Level
 from relay.policy.notation import parse_match
 from relay.policy.policy import InsecureMxPolicy, MatchRule
+from relay.sasl.choose import MECHANISMS
 
 Endpoint = tuple[str, int]
 """An address (IPv4, or IPv6 without brackets) and a port."""
@@ -197,7 +198,7 @@ def match_text(rules: tuple[MatchRule, ...]) -> str:
 MATCH_LIST = Kind(_read_match_list, lambda rules: toml_string(match_text(rules)))
 
 
-def _maps(what: str, file: str) -> Kind:
+def _maps(what: str, file: str, types: tuple[str, ...] = MAP_TYPES) -> Kind:
     """Postfix maps, each with or without its type."""
     expected = f'{what} maps such as ["texthash:/etc/dane-relay/{file}"]'
 
@@ -209,6 +210,8 @@ def _maps(what: str, file: str) -> Kind:
                 spec = MapSpec.parse(written)
             except BadNotation as error:
                 raise ValueError(f"expected {expected}: {error}") from None
+            if spec.type not in types:
+                raise ValueError(f"expected {expected}; type {spec.type} is not for secrets, {' and '.join(types)} are")
             kind, colon, _ = spec.file.partition(":")
             if spec.type == "texthash" and colon and kind.isalpha():
                 raise ValueError(f"expected {expected}, {found(written)}; types are {', '.join(MAP_TYPES)}")
@@ -220,3 +223,34 @@ def _maps(what: str, file: str) -> Kind:
 MAPS = _maps("policy", "tls_policy")
 TRANSPORT_MAPS = _maps("transport", "transport")
 RELAYHOST_MAPS = _maps("relayhost", "sender_relayhost")
+# Secrets belong into files with a mode of their own, and where a pattern matches nobody meant to show them.
+PASSWORD_MAPS = _maps("password", "sasl_passwd", FILE_TYPES)
+TOKEN_MAPS = _maps("token", "sasl_tokens", FILE_TYPES)
+
+
+# --- SASL and implicit TLS
+
+
+def _read_mechanisms(raw: object, _base: Path) -> tuple[str, ...]:
+    expected = f'mechanisms such as "plain, login" or "!login, static:all" (known: {", ".join(MECHANISMS)})'
+    words = items_of(raw, expected)
+    for word in words:
+        name = word.lstrip("!")
+        if name.upper() not in MECHANISMS and not name.lower().startswith("static:"):
+            raise ValueError(f"expected {expected}, {found(word)}")
+    return words
+
+
+MECHANISM_FILTER = Kind(_read_mechanisms, toml_list)
+
+
+def _read_ports(raw: object, _base: Path) -> tuple[int, ...]:
+    expected = "TCP ports such as [465]"
+    items = raw if isinstance(raw, list) else items_of(raw, expected)
+    ports = [int(item) if isinstance(item, str) and item.isascii() and item.isdigit() else item for item in items]
+    if not all(isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536 for port in ports):
+        raise ValueError(f"expected {expected}, {found(raw)}")
+    return tuple(port for port in ports if isinstance(port, int))
+
+
+PORTS = Kind(_read_ports, lambda ports: f"[{', '.join(map(str, ports))}]")

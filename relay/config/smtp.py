@@ -11,8 +11,12 @@ from relay.config.netkinds import (
     INSECURE_MX,
     MAPS,
     MATCH_LIST,
+    MECHANISM_FILTER,
     NEXT_HOPS,
+    PASSWORD_MAPS,
+    PORTS,
     RELAYHOST_MAPS,
+    TOKEN_MAPS,
     TRANSPORT_MAPS,
     level,
     local_address,
@@ -102,7 +106,31 @@ class SmtpSection(Section):
         InsecureMxPolicy.DANE,
         "Level of hosts with TLSA records behind MX records without DNSSEC: dane, encrypt or may.",
     )
-    sasl_password_maps: Annotated[tuple[str, ...], MAPS] = later((), "Maps from hosts to user names and passwords.")
+    tls_wrappermode: Annotated[bool, SWITCH] = option(
+        False, "Whether hosts speak TLS from the first octet at every port, without STARTTLS."
+    )
+    tls_wrappermode_ports: Annotated[tuple[int, ...], PORTS] = option(
+        (465,), "Ports at which hosts speak TLS from the first octet although tls_wrappermode is false."
+    )
+    sasl_password_maps: Annotated[tuple[str, ...], PASSWORD_MAPS] = option(
+        (),
+        "Postfix sasl_passwd files (types as in tls_policy_maps): a host, a next-hop or a sender, then user:password. "
+        "Credentials leave only over a session in which the host proved who it is (docs/smarthosts.md).",
+    )
+    sasl_token_maps: Annotated[tuple[str, ...], TOKEN_MAPS] = option(
+        (),
+        "Files as in sasl_password_maps with user:file:PATH or user:command:PATH ARGUMENTS, for an OAuth 2 access token "
+        "instead of a password.",
+    )
+    sender_dependent_authentication: Annotated[bool, SWITCH] = option(
+        False, "Whether those maps are searched for the sender's address, then its @domain, before host and next-hop."
+    )
+    sasl_mechanism_filter: Annotated[tuple[str, ...], MECHANISM_FILTER] = option(
+        (), "Mechanisms that may be used, of those that a host offers; !NAME for not, static:all for the rest."
+    )
+    sasl_auth_soft_bounce: Annotated[bool, SWITCH] = option(
+        True, "Whether a login that a host refuses for good defers mail; false bounces it."
+    )
     inet_protocols: Annotated[str, choice("all", "ipv4", "ipv6")] = option("all", "IP versions that mail is sent over.")
     address_preference: Annotated[str, choice("any", "ipv4", "ipv6")] = option(
         "any", "Which addresses of a host are tried first; any takes turns."

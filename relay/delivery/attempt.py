@@ -39,6 +39,7 @@ from relay.policy.policy import (
     TlsPolicy,
     Withheld,
 )
+from relay.sasl.credentials import NoCredentials
 
 
 class Deliverer:
@@ -89,7 +90,7 @@ class Deliverer:
             outcomes.end(delivery.route.result)
         for leg in legs(delivery, policies):
             # Whether what is about to be looked up can be believed; None where nothing will hang on that.
-            opinion = await self.validation() if leg.asks_for_dane else None
+            opinion = await self.validation() if leg.needs_validation else None
             found = await self.gatherer.destination(leg.next_hop)
             match found:
                 case LookupTrouble():
@@ -130,7 +131,7 @@ class Deliverer:
                 # Postfix names a literal by its bare address: A[A]:port.
                 name = str(host.address) if isinstance(host, IpLiteral) else str(host)
                 relay = RelayHost(name, address.address, destination.next_hop.port)
-                sessions += await self._try_address(relay, destination.next_hop, decision, delivery, outcomes)
+                sessions += await self._try_address(relay, leg, decision, delivery, outcomes)
                 if not outcomes.pending:
                     return
 
@@ -166,19 +167,20 @@ class Deliverer:
     async def _try_address(
         self,
         relay: RelayHost,
-        next_hop: NextHop,
+        leg: Leg,
         decision: Decision,
         delivery: Delivery,
         outcomes: Tally,
     ) -> bool:
         """Try one address; returns whether a session got as far as a verdict."""
         if isinstance(decision, Withheld):
-            outcomes.refuse(self._withheld(decision, next_hop, relay.name))
+            outcomes.refuse(self._withheld(decision, leg.next_hop, relay.name))
             return False
         if decision.alarm:
             self.observe(Warned(Program.SMTP, f"{relay.name}: {decision.alarm}", delivery.message.queue_id))
-        opened = await self.opener.open(relay, decision, delivery.message.queue_id)
-        if isinstance(opened, Trouble) and opened.handshake and self.may_go_in_clear(decision, delivery):
+        opened = await self.opener.open(relay, decision, delivery.message.queue_id, credentials=leg.login)
+        in_clear = isinstance(leg.login, NoCredentials) and self.may_go_in_clear(decision, delivery)
+        if isinstance(opened, Trouble) and opened.handshake and in_clear:
             outcomes.announce(opened)
             opened = await self.opener.open(relay, decision, delivery.message.queue_id, plaintext=True)
         match opened:
@@ -200,7 +202,7 @@ class Deliverer:
                 assert_never(opened)
 
     def may_go_in_clear(self, policy: TlsPolicy, delivery: Delivery) -> bool:
-        """Postfix's conditions for a retry in the clear after a failed handshake (smtp.h); we hold no credentials."""
+        """Postfix's conditions for a retry in the clear after a failed handshake (smtp.h), without that of credentials."""
         return (
             policy.level is Level.MAY
             and not delivery.message.envelope.requiretls
@@ -220,7 +222,7 @@ def _doubted(found: LookupTrouble, leg: Leg, opinion: Validation | None) -> Look
     if found.status.klass == 4:
         leg.not_found()
         return found
-    if opinion is None or opinion.validating or leg.degrades:
+    if opinion is None or opinion.validating or leg.degrades or not leg.asks_for_dane:
         return found
     leg.not_found()
     text = f"{found.text}: expected a resolver that validates DNSSEC; found {opinion.why}"

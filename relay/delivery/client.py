@@ -39,6 +39,7 @@ class Stage(Enum):
     EHLO = "performing the EHLO handshake"
     HELO = "performing the HELO handshake"
     STARTTLS = "receiving the STARTTLS response"
+    AUTH = "performing SASL authentication"
     MAIL = "sending MAIL FROM"
     RCPT = "sending RCPT TO"
     DATA = "sending DATA command"

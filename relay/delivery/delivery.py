@@ -11,6 +11,7 @@ from relay.mail.envelope import Message, Recipient
 from relay.mail.names import NextHop
 from relay.policy.exceptions import in_force
 from relay.policy.policy import Defaults, Entry
+from relay.sasl.passwords import NO_TABLES, CredentialTables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +19,14 @@ class Policies:
     """The administrator's rules as one attempt sees them; a reload makes a new object and leaves attempts theirs.
 
     :param lookup: the map entry for a next-hop, lines that have ended included until ``at`` says which those are.
+    :param credentials: who we log in as, and where.
     :param written_for_fallback: places of the lines whose key is a fallback relay itself: they alone may ask for less
         there than the policy of the destination that it stands in for.
     """
 
     lookup: Callable[[NextHop], Entry]
     defaults: Defaults
+    credentials: CredentialTables = NO_TABLES
     written_for_fallback: frozenset[str] = frozenset()
 
     def at(self, now: datetime) -> Policies:

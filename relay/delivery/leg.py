@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from relay.delivery.delivery import Delivery, Policies
-from relay.mail.names import NextHop
+from relay.mail.envelope import NULL_SENDER, Sender
+from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.policy.decide import asks_for_dane, decide, needs_tlsa
 from relay.policy.inherit import Bond, Demand, decide_for_fallback, demand_of
-from relay.policy.policy import Decision, Defaults, Entry, HostFacts, MapEntry, NoEntry, PolicyFacts
+from relay.policy.policy import NO_CREDENTIALS, Decision, Defaults, Entry, HostFacts, MapEntry, NoEntry, PolicyFacts
+from relay.sasl.credentials import Credentials, NoCredentials, Standing, stake_of
+from relay.sasl.passwords import NO_TABLES, CredentialTables
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,7 +21,9 @@ class Leg:
 
     :param configured: the option that names the next-hop where its absence is our own fault, as Postfix calls it.
     :param fallback: whether it stands in for the destination after that failed.
+    :param sender: of the message, where the sender may choose who we log in as; else the null sender.
     :param bonds: what holds there besides its own entry: of the destinations that it stands in for.
+    :param login: who we log in as at the host that was decided on last.
     """
 
     next_hop: NextHop
@@ -26,13 +31,21 @@ class Leg:
     defaults: Defaults
     configured: str = ""
     fallback: bool = False
+    sender: Sender = NULL_SENDER
+    credentials: CredentialTables = NO_TABLES
     bonds: tuple[Bond, ...] = ()
+    login: Credentials | NoCredentials = field(default=NO_CREDENTIALS, init=False)
     _demand: Demand = field(default=Demand.NOTHING, init=False)
 
     @property
     def asks_for_dane(self) -> bool:
         """Whether DANE is asked for there, so that what the DNS says must have been validated."""
         return any(asks_for_dane(entry, self.defaults) for entry in self._entries())
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether to find out if the resolver validates: DANE is asked for, or would do for a host that we log in at."""
+        return self.asks_for_dane or (isinstance(self.entry, NoEntry) and bool(self.credentials.tables))
 
     @property
     def degrades(self) -> bool:
@@ -47,11 +60,20 @@ class Leg:
 
     def needs_tlsa(self, host: HostFacts) -> bool:
         """Whether the decision on a host depends on its TLSA records."""
-        return any(needs_tlsa(entry, host, self.defaults) for entry in self._entries())
+        if needs_tlsa(self.entry, host, self.defaults, stake_of(self.standing(host.host))):
+            return True
+        return any(needs_tlsa(bond.entry, host, self.defaults) for bond in self.bonds)
+
+    def standing(self, host: Domain | IpLiteral) -> Standing:
+        """Who we log in as at a host of this next-hop."""
+        return self.credentials.lookup(self.sender, self.next_hop, host)
 
     def decide(self, host: HostFacts) -> Decision:
         """Decide for a host of this next-hop, and remember what it came to."""
-        facts = PolicyFacts(entry=self.entry, host=host, defaults=self.defaults)
+        standing = self.standing(host.host)
+        self.login = standing if isinstance(standing, Credentials) else NO_CREDENTIALS
+        stake = stake_of(standing)
+        facts = PolicyFacts(entry=self.entry, host=host, defaults=self.defaults, credentials=stake)
         decision = decide_for_fallback(facts, self.bonds) if self.bonds else decide(facts)
         self._demand = max(self._demand, demand_of(decision))
         return decision
@@ -70,15 +92,25 @@ def legs(delivery: Delivery, policies: Policies) -> Iterator[Leg]:
     passed: list[Leg] = []
     for next_hop in delivery.route:
         configured = "relayhost" if delivery.configured else ""
-        passed.append(_leg(next_hop, policies, configured=configured))
+        passed.append(_leg(next_hop, delivery, policies, configured=configured))
         yield passed[-1]
     for next_hop in delivery.fallback if passed else ():
-        leg = _leg(next_hop, policies, configured="smtp_fallback_relay")
+        leg = _leg(next_hop, delivery, policies, configured="smtp_fallback_relay")
         leg.fallback = True
         if not (isinstance(leg.entry, MapEntry) and leg.entry.rule.place in policies.written_for_fallback):
             leg.bonds = tuple(each.bond for each in passed)
         yield leg
 
 
-def _leg(next_hop: NextHop, policies: Policies, *, configured: str) -> Leg:
-    return Leg(next_hop=next_hop, entry=policies.lookup(next_hop), defaults=policies.defaults, configured=configured)
+def _leg(next_hop: NextHop, delivery: Delivery, policies: Policies, *, configured: str) -> Leg:
+    # Credentials by sender name no host: they are for hosts that the administrator sends mail to, and would be anybody's
+    # if the domain of a recipient could ask for them.
+    by_recipient = any(str(each.address.domain).lower() == next_hop.key for each in delivery.recipients)
+    return Leg(
+        next_hop=next_hop,
+        entry=policies.lookup(next_hop),
+        defaults=policies.defaults,
+        configured=configured,
+        sender=NULL_SENDER if by_recipient else delivery.message.envelope.sender,
+        credentials=policies.credentials,
+    )

@@ -30,6 +30,9 @@ class DeliveryOptions:
     :param mx_session_limit: sessions in one attempt that could carry mail; 0 for no limit.
     :param reach: which addresses count, in which order, and which are ourselves.
     :param soft_bounce: whether what would bounce is tried at the next host and then deferred.
+    :param wrapped_ports: ports at which hosts speak TLS from the first octet; None for all ports.
+    :param sasl_mechanism_filter: which of the offered mechanisms may be used; empty for all.
+    :param sasl_auth_soft_bounce: whether a login that a host refuses for good defers mail instead of bouncing it.
     :param minimal_backoff_time: seconds that a message must have waited before a failed handshake at ``may`` is repeated
         in the clear.
     """
@@ -43,4 +46,11 @@ class DeliveryOptions:
     minimal_backoff_time: float = 300.0
     note_starttls_offer: bool = False
     soft_bounce: bool = False
+    wrapped_ports: frozenset[int] | None = frozenset({465})
+    sasl_mechanism_filter: tuple[str, ...] = ()
+    sasl_auth_soft_bounce: bool = True
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def wraps(self, port: int) -> bool:
+        """Whether hosts speak TLS from the first octet at a port (RFC 8314; postfix ``smtp_tls_wrappermode``)."""
+        return self.wrapped_ports is None or port in self.wrapped_ports

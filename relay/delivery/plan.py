@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from relay.mail.envelope import Address, BodyType, Message, Notify, Recipient, Ret, sender_text
+from relay.sasl.choose import offered
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -40,6 +41,20 @@ class Extensions:
             if keyword and len(line) <= 2048:
                 offered[keyword.upper()] = parameters.strip()
         return cls(offered)
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """What AUTH was offered with, in capitals; ``AUTH=`` is how hosts said it before RFC 4954."""
+        words = [self.offered.get("AUTH", "")]
+        for keyword, parameters in self.offered.items():
+            if keyword.startswith("AUTH="):
+                words += [keyword.removeprefix("AUTH="), parameters]
+        return offered(" ".join(words))
+
+    @property
+    def has_auth(self) -> bool:
+        """Whether AUTH was offered, be it with no mechanism at all."""
+        return any(keyword == "AUTH" or keyword.startswith("AUTH=") for keyword in self.offered)
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.offered

@@ -1,8 +1,8 @@
 """From a policy and an address to a session that may carry mail, or the reason why there is none.
 
-The order is the law here: connect, greeting, EHLO, STARTTLS, handshake, verdict, EHLO again; MAIL FROM only after that. Until
-the verdict nothing that the host says is authenticated, so at levels above ``may`` its 5xx replies count as 4xx (DESIGN
-section 3).
+The order is the law here: connect, greeting, EHLO, STARTTLS, handshake, verdict, EHLO again, AUTH; MAIL FROM only after
+that. With implicit TLS it is: connect, handshake, verdict, greeting, EHLO, AUTH. Until the verdict nothing that the host says is
+authenticated, so at levels above ``may`` its 5xx replies count as 4xx (DESIGN section 3).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from relay.delivery.authenticate import Authenticator, LoginRefused, Proven, proven
 from relay.delivery.client import (
     ConnectError,
     HandshakeFailed,
@@ -24,12 +25,14 @@ from relay.delivery.client import (
 )
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.plan import Extensions
+from relay.delivery.tokens import Tokens
 from relay.log.events import ConnectFailed, Noted, Observer, Program, TlsEstablished, TlsRefused
 from relay.mail.envelope import QueueId
 from relay.mail.reply import EnhancedStatus, Reply, Severity
 from relay.outcome.result import Diagnostic, FromPeer, Local, NoHost, Relay, RelayHost
 from relay.outcome.wording import explain, one_line
-from relay.policy.policy import TlsPolicy
+from relay.policy.policy import NO_CREDENTIALS, TlsPolicy
+from relay.sasl.credentials import Credentials, NoCredentials
 from relay.tls.handshake import peer_facts
 from relay.tls.judge import judge, judge_plaintext
 from relay.tls.peer import CheckChain
@@ -52,7 +55,7 @@ class Trouble:
 
     :param tls: the ``tls=`` feature as far as it got.
     :param throttles: whether the destination itself failed, not the message (postfix smtp_trouble.c).
-    :param handshake: whether the TLS handshake failed, which at ``may`` allows a retry in the clear.
+    :param handshake: whether the TLS handshake failed after STARTTLS, which at ``may`` allows a retry in the clear.
     :param verdict_reached: whether a session stood that could carry mail: it counts towards ``mx_session_limit``, which
         a host that fails before that does not (postfix smtp_connect.c).
     """
@@ -113,20 +116,34 @@ class SessionOpener:
         check_chain: CheckChain,
         clock: Callable[[], datetime],
         observe: Observer,
+        tokens: Tokens | None = None,
     ) -> None:
         self._options = options
+        self._authenticator = Authenticator(
+            tokens or Tokens(clock=clock),
+            mechanism_filter=options.sasl_mechanism_filter,
+            soft_bounce=options.sasl_auth_soft_bounce,
+            timeout=options.timeouts.helo,
+        )
         self._context_for = context_for
         self._check_chain = check_chain
         self._clock = clock
         self._observe = observe
 
     async def open(
-        self, relay: RelayHost, policy: TlsPolicy, queue_id: QueueId, *, plaintext: bool = False
+        self,
+        relay: RelayHost,
+        policy: TlsPolicy,
+        queue_id: QueueId,
+        *,
+        plaintext: bool = False,
+        credentials: Credentials | NoCredentials = NO_CREDENTIALS,
     ) -> Session | Trouble:
         """Connect to one address and get as far as the policy demands.
 
         :param queue_id: of the message on whose behalf this happens, for the log.
         :param plaintext: leave TLS off; only for the retry after a failed handshake at ``may``.
+        :param credentials: for a host that offers AUTH; ``decide`` must have known of them.
         """
         opening = Opening(self._options, relay, policy, queue_id, self._observe)
         local = self._options.bind_address if relay.address.version == 4 else self._options.bind_address6
@@ -139,7 +156,8 @@ class SessionOpener:
             return opening.local(EnhancedStatus(4, 4, 1), f"connect to {relay}: {error}", "?", session_had=False)
         with abort_on_error(opening.connection):
             try:
-                return await self.negotiate(opening, plaintext=plaintext)
+                session = await self.negotiate(opening, plaintext=plaintext)
+                return session if isinstance(credentials, NoCredentials) else await self.log_in(session, credentials)
             except _Failed as failed:
                 finish(opening.connection)
                 return failed.trouble
@@ -150,6 +168,8 @@ class SessionOpener:
     async def negotiate(self, opening: Opening, *, plaintext: bool) -> Session:
         """Get from a connection to a session that satisfies the policy, or raise what stands in the way."""
         policy = opening.policy
+        if self._options.wraps(opening.relay.port):
+            return await self._wrapped(opening)
         await opening.greeting()
         extensions = await opening.ehlo(before_verdict=True)
         if plaintext or not policy.level.uses_tls:
@@ -164,18 +184,52 @@ class SessionOpener:
         reply = await opening.connection.command(b"STARTTLS", Stage.STARTTLS, timeouts.starttls)
         if reply.code != 220:
             return opening.in_clear("refused", reply, extensions)
+        verdict = await self._secure(opening)
+        return opening.session(verdict, await opening.ehlo(before_verdict=False))
+
+    async def _wrapped(self, opening: Opening) -> Session:
+        """Implicit TLS (RFC 8314 section 3.3): nothing is said before the verdict, and there is no way in the clear."""
+        if not opening.policy.level.uses_tls:
+            raise _Failed(opening.no_wrapping())
+        verdict = await self._secure(opening)
+        await opening.greeting()
+        return opening.session(verdict, await opening.ehlo(before_verdict=False))
+
+    async def _secure(self, opening: Opening) -> Verdict:
+        """Handshake and verdict."""
         tls = await self._handshake(opening)
-        peer = peer_facts(tls, tls.context, policy.sni)
-        verdict = judge(policy, peer, self._check_chain, self._clock())
+        peer = peer_facts(tls, tls.context, opening.policy.sni)
+        verdict = judge(opening.policy, peer, self._check_chain, self._clock())
         self._observe(TlsEstablished(queue_id=opening.queue_id, relay=opening.relay, word=verdict.word, peer=peer))
         if isinstance(verdict, Refused):
             if verdict.detail:
                 self._observe(TlsRefused(queue_id=opening.queue_id, relay=opening.relay, detail=verdict.detail))
             raise _Failed(opening.refused(verdict))
-        return opening.session(verdict, await opening.ehlo(before_verdict=False))
+        return verdict
+
+    async def log_in(self, session: Session, credentials: Credentials) -> Session:
+        """Log in where the host offers AUTH; one that does not is talked to as a stranger (smtp_proto.c, smtp_helo)."""
+        if session.extensions.has_auth:
+            host, mechanism = self.mechanism_for(session, credentials)
+            refused = await self._authenticator.log_in(host, mechanism, credentials)
+            if refused is not None:
+                raise _Failed(_no_login(session, refused))
+        return session
+
+    def mechanism_for(self, session: Session, credentials: Credentials) -> tuple[Proven, str]:
+        """A host that proved who it is, and the mechanism to log in with; raises what stands in the way."""
+        host = proven(
+            session.connection, session.relay, session.extensions, policy=session.policy, verdict=session.verdict
+        )
+        if isinstance(host, LoginRefused):
+            raise _Failed(_no_login(session, host))
+        mechanism = self._authenticator.choose(host, credentials)
+        if isinstance(mechanism, LoginRefused):
+            raise _Failed(_no_login(session, mechanism))
+        return host, mechanism
 
     async def _handshake(self, opening: Opening) -> ssl.SSLObject:
-        policy = opening.policy
+        policy, wrapped = opening.policy, self._options.wraps(opening.relay.port)
         try:
             context = self._context_for(policy)
             return await opening.connection.upgrade(context, policy.sni, self._options.timeouts.starttls)
@@ -193,10 +247,21 @@ class SessionOpener:
                     diagnostic=Local(reason),
                     relay=opening.relay,
                     tls=f"{policy.level.word}?",
-                    throttles=policy.level.requires_tls,
-                    handshake=True,
+                    throttles=policy.level.requires_tls or wrapped,
+                    handshake=not wrapped,
                 )
             ) from None
+
+
+def _no_login(session: Session, refused: LoginRefused) -> Trouble:
+    return Trouble(
+        status=refused.status,
+        reason=refused.reason,
+        diagnostic=refused.diagnostic,
+        relay=session.relay,
+        tls=session.tls,
+        kind=Kind.HARD if refused.hard else Kind.SOFT,
+    )
 
 
 class Opening:
@@ -261,6 +326,16 @@ class Opening:
             extensions=extensions,
             tls=self._feature(":none" if in_clear else ""),
         )
+
+    def no_wrapping(self) -> Trouble:
+        """A port where everything is TLS, and a policy without."""
+        reason = explain(
+            "client TLS configuration problem",
+            expected=f"a level that uses TLS, as port {self.relay.port} does from the first octet",
+            found=f"level {self.policy.level.word}",
+            rule=str(self.policy.rule),
+        )
+        return self.local(EnhancedStatus(4, 7, 5), reason, "")
 
     def refused(self, verdict: Refused, reply: Reply | None = None) -> Trouble:
         """A verdict against the session."""

@@ -18,7 +18,9 @@ from relay.explain.story import (
     Handshake,
     HopStory,
     HostStory,
+    Login,
     NoHandshake,
+    NoLogin,
     NotReached,
     NotTried,
     Satisfied,
@@ -210,6 +212,12 @@ def decision_object(decision: Decision) -> dict[str, Json]:
             assert_never(decision)
 
 
+def _login(login: Login | NoLogin) -> dict[str, Json]:
+    if isinstance(login, NoLogin):
+        return {}
+    return {"user": login.user, "mechanism": login.mechanism, "rule": login.place}
+
+
 def session_object(session: SessionStory) -> dict[str, Json]:
     """What came of a session; ``status`` is ``not tried``, ``satisfied`` or ``failed``."""
     match session:
@@ -226,6 +234,7 @@ def session_object(session: SessionStory) -> dict[str, Json]:
                     one_line(f"{keyword} {parameters}".strip())
                     for keyword, parameters in session.extensions.offered.items()
                 ],
+                "login": _login(session.login),
             }
         case Failed(trouble=trouble):
             return {

@@ -48,9 +48,27 @@ class NotTried:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class NoLogin:
+    """There are no credentials for the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A delivery would log in here; the walk does not.
+
+    :param place: where the credentials stand.
+    :param mechanism: how; empty where the host does not offer AUTH, and mail would go without.
+    """
+
+    user: str
+    place: str
+    mechanism: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Satisfied:
-    """A session was opened that may carry mail; it ended before MAIL.
+    """A session was opened that may carry mail; it ended before AUTH and MAIL.
 
     :param tls: the ``tls=`` of a status line.
     """
@@ -60,6 +78,7 @@ class Satisfied:
     handshake: Handshake | NoHandshake
     extensions: Extensions
     tls: str
+    login: Login | NoLogin = NoLogin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from relay.explain.story import (
     Handshake,
     HopStory,
     HostStory,
+    Login,
     NoHandshake,
     NotReached,
     NotTried,
@@ -176,6 +177,8 @@ def _session(session: SessionStory) -> Iterator[str]:
             yield from _logged(session.handshake)
             yield _row(2, _first(session.handshake), verdict_words(session.verdict))
             yield _row(2, "offers", ", ".join(session.extensions.offered) or "no extensions")
+            if isinstance(session.login, Login):
+                yield _row(2, "AUTH", _login(session.login))
         case Failed(trouble=trouble):
             yield from _logged(session.handshake)
             yield _row(2, _first(session.handshake), trouble.reason)
@@ -183,6 +186,11 @@ def _session(session: SessionStory) -> Iterator[str]:
                 yield _row(2, "", "a message that has waited for queue.minimal_backoff_time goes in the clear")
         case _:
             assert_never(session)
+
+
+def _login(login: Login) -> str:
+    how = f"with {login.mechanism}" if login.mechanism else "if the host offered AUTH; mail goes without"
+    return f"as {login.user} {how}; rule {login.place}"
 
 
 def _first(handshake: Handshake | NoHandshake) -> str:

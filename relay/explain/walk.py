@@ -17,7 +17,7 @@ from relay.delivery.session import Opening, Session, SessionOpener, Trouble, fin
 from relay.dns.answer import Mx
 from relay.dns.probe import Validation
 from relay.dns.resolver import Resolver
-from relay.explain.story import Failed, Handshake, NoHandshake, NotTried, Satisfied
+from relay.explain.story import Failed, Handshake, Login, NoHandshake, NoLogin, NotTried, Satisfied
 from relay.explain.trail import NOT_LIVE, Trail
 from relay.log.events import ConnectFailed, Event, TlsEstablished, TlsRefused
 from relay.log.postfix import PostfixLines
@@ -25,7 +25,8 @@ from relay.mail.envelope import QueueId
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.mail.reply import EnhancedStatus
 from relay.outcome.result import Local, RelayHost
-from relay.policy.policy import Decision, TlsPolicy
+from relay.policy.policy import NO_CREDENTIALS, Decision, TlsPolicy
+from relay.sasl.credentials import Credentials, NoCredentials
 from relay.tls.peer import CheckChain
 
 _HANDED_OUT = EnhancedStatus(4, 0, 0)
@@ -106,6 +107,7 @@ class WatchedOpener(SessionOpener):
         self._live = live
         self._patience = options.timeouts.quit
         self._connections: list[SmtpConnection] = []
+        self._login: Login | NoLogin = NoLogin()
         self._events: list[TlsEstablished | TlsRefused | ConnectFailed] = []
         self.in_clear_later: Callable[[TlsPolicy], bool] = lambda policy: False
 
@@ -114,7 +116,13 @@ class WatchedOpener(SessionOpener):
             self._events.append(event)
 
     async def open(
-        self, relay: RelayHost, policy: TlsPolicy, queue_id: QueueId, *, plaintext: bool = False
+        self,
+        relay: RelayHost,
+        policy: TlsPolicy,
+        queue_id: QueueId,
+        *,
+        plaintext: bool = False,
+        credentials: Credentials | NoCredentials = NO_CREDENTIALS,
     ) -> Session | Trouble:
         """See ``SessionOpener``; what is returned is always a reason to try the next host."""
         if not self._live:
@@ -124,7 +132,8 @@ class WatchedOpener(SessionOpener):
             self._trail.had_session(relay, policy, NotTried(f"mail would be gone, over {self._trail.taken.relay}"))
             return _handed_out(relay)
         self._events.clear()
-        opened = await super().open(relay, policy, queue_id, plaintext=plaintext)
+        self._login = NoLogin()
+        opened = await super().open(relay, policy, queue_id, plaintext=plaintext, credentials=credentials)
         if isinstance(opened, Session):
             finish(opened.connection)
         # Nobody else lives in this loop: it must not end before its connections have.
@@ -142,6 +151,12 @@ class WatchedOpener(SessionOpener):
             case _:
                 assert_never(opened)
 
+    async def log_in(self, session: Session, credentials: Credentials) -> Session:
+        """See ``SessionOpener``; how a delivery would log in is noted, and no credentials leave."""
+        mechanism = self.mechanism_for(session, credentials)[1] if session.extensions.has_auth else ""
+        self._login = Login(user=credentials.user, place=credentials.place, mechanism=mechanism)
+        return session
+
     async def negotiate(self, opening: Opening, *, plaintext: bool) -> Session:
         """See ``SessionOpener``."""
         self._connections.append(opening.connection)
@@ -154,6 +169,7 @@ class WatchedOpener(SessionOpener):
             handshake=self._handshake_seen(),
             extensions=session.extensions,
             tls=session.tls,
+            login=self._login,
         )
 
     def _handshake_seen(self) -> Handshake | NoHandshake:

@@ -25,6 +25,7 @@ from typing import assert_never
 from relay.policy.decide import decide
 from relay.policy.level import Level
 from relay.policy.policy import (
+    NO_CREDENTIALS,
     Decision,
     Defaults,
     Entry,
@@ -94,6 +95,8 @@ def decide_for_fallback(facts: PolicyFacts, bonds: Sequence[Bond]) -> Decision:
 
 def _bound(facts: PolicyFacts, bond: Bond) -> Decision:
     entry = _named(bond, facts.defaults)
+    # What the relay must show for our credentials its own policy knows; the destination has nothing to do with them.
+    facts = replace(facts, credentials=NO_CREDENTIALS)
     decision = decide(replace(facts, entry=entry))
     if isinstance(entry, MalformedEntry) or _level(entry, facts.defaults) is not Level.DANE:
         return decision

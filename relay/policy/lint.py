@@ -14,6 +14,7 @@ from enum import Enum
 
 from cryptography import x509
 
+from relay.mail.envelope import NULL_SENDER
 from relay.mail.names import BadName, Domain, NextHop
 from relay.maps.comments import MARK
 from relay.maps.lines import logical_lines
@@ -22,8 +23,11 @@ from relay.policy.attributes import OURS
 from relay.policy.compare import lesser_guarantees, names_accepted, sample_next_hop, versions_allowed
 from relay.policy.exceptions import ending_lines, endings, misplaced
 from relay.policy.level import Level
-from relay.policy.policy import NO_END, Defaults, Entry, MalformedEntry, MapEntry, NoEntry
+from relay.policy.policy import NO_END, Defaults, Entry, MalformedEntry, MapEntry, MatchName, NoEntry
+from relay.policy.stake import proves_enough
 from relay.policy.table import PolicyTable, PolicyTables, lookup_keys
+from relay.sasl.credentials import AtStake, stake_of
+from relay.sasl.passwords import NO_TABLES, CredentialTables
 
 _DIGEST_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 _WEAK_DIGESTS = ("md5", "sha1")
@@ -60,6 +64,7 @@ class Check(Enum):
     NO_EFFECT = "no-effect"
     EXCEPTION = "exception"
     POSTFIX = "postfix"
+    CREDENTIALS = "credentials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Surroundings:
     :param relay_hosts: the next-hops of all mail; empty if mail goes by the recipient's domain.
     :param fallback: the fallback relays, which take over mail of every destination.
     :param anchors: the content of trust anchor files, by the names in ``MapEntry.tafiles``; those missing are left out.
+    :param credentials: the password and token maps, where the relay has some.
     :param now: aware; what the validity of anchors is judged by.
     """
 
@@ -104,6 +110,7 @@ class Surroundings:
     relay_hosts: tuple[NextHop, ...] = ()
     fallback: tuple[NextHop, ...] = ()
     anchors: Mapping[str, bytes] = field(default_factory=dict)
+    credentials: CredentialTables = NO_TABLES
 
 
 def lint(maps: Iterable[LintedMap], around: Surroundings) -> tuple[Remark, ...]:
@@ -187,6 +194,7 @@ class _Linter:
         if key in self._fallback:
             yield from self._weaker_for_others(key, entry, self._fallback[key])
         yield from self._match(key, entry, next_hop)
+        yield from self._credentials(key, entry, next_hop)
         yield from self._anchors(key, entry)
         yield from self._fingerprints(key, entry)
         yield from _protocols(key, entry)
@@ -235,6 +243,24 @@ class _Linter:
             option = "tls_verify_cert_match" if entry.level is Level.VERIFY else "tls_secure_cert_match"
             text = f"{key}: match= says what smtp.{option} says anyway at level {entry.level.word}"
             yield Remark(entry.rule.place, Check.MATCH, text)
+
+    def _credentials(self, key: str, entry: MapEntry, next_hop: NextHop) -> Iterator[Remark]:
+        stake = stake_of(self._around.credentials.lookup(NULL_SENDER, next_hop, next_hop.host))
+        if not isinstance(stake, AtStake):
+            return
+        match = entry.match or self._around.defaults.verify_match
+        if entry.level is not Level.DANE and not proves_enough(entry.level, stake):
+            text = (
+                f"{key}: {stake.place} has credentials for it, and at level {entry.level.word} no host proves that it may "
+                "see them: mail waits; ask for secure or fingerprint, or leave the line out"
+            )
+            yield Remark(entry.rule.place, Check.CREDENTIALS, text, is_error=True)
+        elif entry.level is Level.VERIFY and next_hop.use_mx and MatchName.HOSTNAME in match:
+            text = (
+                f"{key}: {stake.place} has credentials for it, and at level verify its MX records say who may see them: "
+                "whoever forges those sees them too; ask for secure"
+            )
+            yield Remark(entry.rule.place, Check.CREDENTIALS, text)
 
     def _anchors(self, key: str, entry: MapEntry) -> Iterator[Remark]:
         for name in entry.tafiles:

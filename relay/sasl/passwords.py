@@ -3,7 +3,8 @@
 The laws:
 
 * A line that cannot be understood never disappears: mail for its key waits, and no wider key takes its place.
-* What is wrong with a line is told without the line: it may hold a password in the wrong place.
+* What is wrong with a line is told without the line, key included: it may hold a password in the wrong place. That is why
+  ``relay.maps.text`` does not read these files.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from relay.policy.parameters import InvalidTlsParameter, TlsVersion, cipher_list, enabled_versions
 from relay.policy.policy import TlsPolicy
 from relay.tls.certificate import cert_facts
+from relay.tls.own_certificate import ClientCertificate
 from relay.tls.peer import CertFacts, PeerFacts
 from relay.tls.transcript import (
     CERTIFICATE_VERIFY,
@@ -49,10 +50,6 @@ _NO_VERSION: Final = {
     TlsVersion.TLS1_2: ssl.Options.OP_NO_TLSv1_2,
     TlsVersion.TLS1_3: ssl.Options.OP_NO_TLSv1_3,
 }
-
-
-class ClientCertificateError(ValueError):
-    """The client certificate or its key cannot be used; the message names the files and says why."""
 
 
 @dataclass(slots=True)
@@ -81,12 +78,19 @@ class ClientContexts:
 
     :param cert_file: PEM file with our certificate and its chain, shown to hosts that ask for one; empty for none.
     :param key_file: PEM file with its key, not encrypted; empty if it is in ``cert_file``.
+    :raises ClientCertificateError: if one of them cannot be read; they are read here, and never again.
     """
 
     def __init__(self, *, cert_file: str = "", key_file: str = "") -> None:
-        self._cert_file = cert_file
-        self._key_file = key_file
+        self._certificate = ClientCertificate(cert_file, key_file)
         self._contexts: OrderedDict[_Parameters, ClientContext] = OrderedDict()
+
+    def check(self) -> None:
+        """Try the client certificate, so that a wrong one is known before a session needs it.
+
+        :raises ClientCertificateError: if it cannot be used.
+        """
+        self._certificate.check()
 
     def client_context(self, policy: TlsPolicy) -> ssl.SSLContext:
         """The context for a session under a policy.
@@ -128,19 +132,9 @@ class ClientContexts:
         except ssl.SSLError as error:
             raise InvalidTlsParameter(f'invalid cipher list: "{parameters.ciphers}": {error.args[-1]}') from None
         context.algorithm_bits = {cipher["name"]: cipher["alg_bits"] for cipher in context.get_ciphers()}
-        self._load_certificate(context)
+        self._certificate.load(context)
         _take_notes(context)
         return context
-
-    def _load_certificate(self, context: ssl.SSLContext) -> None:
-        if not self._cert_file:
-            return
-        try:
-            # A password is never asked for: that would stop the relay at a prompt.
-            context.load_cert_chain(self._cert_file, self._key_file or None, password="")
-        except (OSError, ValueError) as error:
-            where = self._cert_file if not self._key_file else f"{self._cert_file} with key {self._key_file}"
-            raise ClientCertificateError(f"tls_cert_file {where}: cannot be used: {error}") from None
 
 
 def peer_facts(ssl_object: ssl.SSLObject, context: ssl.SSLContext, sni: str) -> PeerFacts:

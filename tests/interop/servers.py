@@ -61,6 +61,8 @@ PROGRAMS = {
         Program("postfix", ("postfix",)),
         Program("posttls-finger", ("postfix",)),
         Program("smtp-source", ("postfix",)),
+        Program("dovecot", ("dovecot-core",)),
+        Program("saslpasswd2", ("sasl2-bin", "libsasl2-modules")),
         Program("swaks", ("swaks", "libnet-ssleay-perl")),
         Program("pflogsumm", ("pflogsumm", "libdate-calc-perl")),
     )

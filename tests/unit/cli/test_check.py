@@ -258,3 +258,52 @@ def test_help_lists_every_command_and_imports_none() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for name in COMMANDS:
         assert f"\n  {name} " in done.stdout
+
+
+SASL = '[smtp]\nsasl_password_maps = ["texthash:sasl_passwd"]\n'
+
+
+def test_credentials_are_read_and_never_quoted(tmp_path: Path) -> None:
+    (tmp_path / "sasl_passwd").write_text("[a.test]:587 joe:hunter2\n")
+    (tmp_path / "sasl_passwd").chmod(0o600)
+    fine = check(tmp_path, SASL)
+    assert fine.exit_code == 0
+    assert "sasl_passwd: 1 credentials" in fine.output
+    (tmp_path / "sasl_passwd").write_text("joe:hunter2\n[a.test] hunter2\n")
+    (tmp_path / "sasl_passwd").chmod(0o644)
+    wrong = check(tmp_path, SASL)
+    assert wrong.exit_code == 1
+    assert (
+        "sasl_passwd:2: expected a key, white space and user:password; found no colon behind the user name"
+        in wrong.output
+    )
+    assert "every user can read it; chmod o= it" in wrong.output
+    assert "hunter2" not in fine.output + wrong.output
+
+
+def test_senders_without_the_switch_are_told(tmp_path: Path) -> None:
+    (tmp_path / "sasl_passwd").write_text("joe@example.com joe:hunter2\n")
+    told = "keys with @ are senders"
+    assert told in check(tmp_path, SASL).output
+    assert told not in check(tmp_path, SASL + "sender_dependent_authentication = true\n").output
+
+
+def test_where_tokens_come_from_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "sasl_tokens").write_text("[a.test] joe:file:token\n[b.test] joe:command:/nonexistent/get-token\n")
+    told = check(tmp_path, '[smtp]\nsasl_token_maps = ["sasl_tokens"]\n')
+    assert told.exit_code == 1
+    assert f"sasl_tokens:1: warning: {tmp_path}/token: no such file" in told.output
+    assert "sasl_tokens:2: /nonexistent/get-token: no program that this user can run" in told.output
+    (tmp_path / "token").write_text("hunter2")
+    (tmp_path / "token").chmod(0o644)
+    assert "token: every user can read it" in check(tmp_path, '[smtp]\nsasl_token_maps = ["sasl_tokens"]\n').output
+
+
+@pytest.mark.parametrize(
+    "spec", ["static:joe:hunter2", "inline:{a.test=joe:hunter2}", "regexp:sasl", "pcre:sasl", "cidr:sasl"]
+)
+def test_secrets_come_from_files_of_literal_keys(tmp_path: Path, spec: str) -> None:
+    told = check(tmp_path, f'[smtp]\nsasl_password_maps = ["{spec}"]\n')
+    assert told.exit_code == 1
+    assert "is not for secrets" in told.output
+    assert "hunter2" not in told.output

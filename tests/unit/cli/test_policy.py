@@ -56,6 +56,16 @@ def test_lint_names_errors_and_advice() -> None:
     assert last == "4 entries: 1 error, 2 advice."
 
 
+def test_lint_knows_of_credentials() -> None:
+    write(tls_policy="[a.example]:587 encrypt\n", sasl_passwd="[a.example]:587 joe:hunter2\n")
+    assert policy("lint", "tls_policy").exit_code == 0
+    configure('relayhost = "[a.example]:587"\nsasl_password_maps = ["sasl_passwd"]\n')
+    result = policy("lint", "tls_policy", "-c", "relay.toml")
+    assert result.exit_code == 1
+    assert "tls_policy:1: error: [a.example]:587: sasl_passwd:1 has credentials for it" in result.stdout
+    assert "hunter2" not in result.output
+
+
 def test_advice_alone_is_no_failure() -> None:
     write(tls_policy="b.example may\n")
     assert policy("lint", "tls_policy").exit_code == 0

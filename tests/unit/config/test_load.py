@@ -223,7 +223,6 @@ def test_values_of_the_wrong_kind(line: str) -> None:
         "smtpd.client_message_rate_limit = 10",
         'smtpd.sender_login_maps = "x"',
         'smtpd.proxy_protocol_networks = "10.0.0.0/8"',
-        'smtp.sasl_password_maps = "texthash:/x"',
         "relay.workers = 2",
         "mta_sts.enabled = true",
         "tlsrpt.enabled = true",

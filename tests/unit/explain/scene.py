@@ -31,6 +31,7 @@ from relay.policy.level import Level
 from relay.policy.policy import Defaults, Rule
 from relay.policy.table import PolicyTables, parse_table
 from relay.routing.transport import TransportTables, parse_transport
+from relay.sasl.passwords import CredentialTables, parse_passwords
 from relay.tls.chain import ChainChecker
 from relay.tls.handshake import ClientContexts
 from tests.zone import ZoneResolver, a, found, mx_rdata
@@ -48,7 +49,7 @@ def named(number: int) -> str:
 class Scene:
     """All that a walk needs.
 
-    :param policy: the policy map's text; ``transport`` that of the transport map.
+    :param policy: the policy map's text; ``transport`` that of the transport map, ``passwords`` that of the password map.
     """
 
     directory: Path
@@ -65,6 +66,7 @@ class Scene:
     quit: float = 5
     reach: Reach = ANYWHERE
     transport: str = ""
+    passwords: str = ""
     authority: Authority = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,7 +154,9 @@ class Scene:
     def _policies(self) -> Policies:
         tables = PolicyTables((parse_table(self.policy, "tls_policy"),))
         return Policies(
-            lookup=tables.lookup, defaults=Defaults(level=self.level, level_rule=Rule("relay.toml:7", "the level"))
+            lookup=tables.lookup,
+            defaults=Defaults(level=self.level, level_rule=Rule("relay.toml:7", "the level")),
+            credentials=CredentialTables(tables=(parse_passwords(self.passwords, "sasl_passwd"),)),
         )
 
     def _router(self) -> Router:

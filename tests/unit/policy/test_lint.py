@@ -20,6 +20,7 @@ from relay.policy.level import Level
 from relay.policy.lint import Check, LintedMap, Remark, Surroundings, lint
 from relay.policy.policy import Defaults, Rule
 from relay.policy.table import parse_table
+from relay.sasl.passwords import CredentialTables, parse_passwords
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -310,3 +311,32 @@ def test_what_postfix_would_refuse_and_the_form_that_it_reads_over() -> None:
     ]
     assert '"#: until=..."' in beside[0].text
     assert of("#: until=2027-01-31 audit=dane\nexample.com may\n", around=DANE) == ()
+
+
+LOGIN = replace(
+    AROUND,
+    credentials=CredentialTables(
+        tables=(parse_passwords("[smtp.test]:587 joe:hunter2\nprovider.test joe:hunter2\n", "sasl_passwd"),)
+    ),
+)
+
+
+@pytest.mark.parametrize("level", ["none", "may", "encrypt"])
+def test_a_line_that_withholds_credentials_is_an_error(level: str) -> None:
+    remarks = of(f"# first\n[smtp.test]:587 {level}\n", around=LOGIN)
+    (remark,) = (each for each in remarks if each.check is Check.CREDENTIALS)
+    assert remark.is_error
+    assert remark.text.startswith("[smtp.test]:587: sasl_passwd:1 has credentials for it, and at level ")
+    assert "hunter2" not in str(remarks)
+
+
+@pytest.mark.parametrize("level", ["secure", "verify", "dane", "dane-only", f"fingerprint match={SHA256}"])
+def test_a_line_that_proves_the_host_is_not(level: str) -> None:
+    assert not [each for each in of(f"[smtp.test]:587 {level}\n", around=LOGIN) if each.check is Check.CREDENTIALS]
+    assert not of("[other.test]:587 encrypt\n", around=LOGIN)
+
+
+def test_names_out_of_mx_records_are_no_proof_of_the_next_hop() -> None:
+    remark = only("provider.test verify", LOGIN)
+    assert (remark.check, remark.is_error) == (Check.CREDENTIALS, False)
+    assert "ask for secure" in remark.text

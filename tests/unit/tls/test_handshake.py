@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from relay.policy.level import Level
 from relay.policy.parameters import InvalidTlsParameter
 from relay.policy.policy import Rule, TlsPolicy
-from relay.tls.handshake import MAX_PRESENTED, ClientCertificateError, ClientContext, ClientContexts, peer_facts
+from relay.tls.handshake import MAX_PRESENTED, ClientContext, ClientContexts, peer_facts
+from relay.tls.own_certificate import ClientCertificateError
 from relay.tls.peer import PeerFacts
 from tests import pki
 from tests.pki import Cert
@@ -258,6 +259,17 @@ def test_a_client_certificate_is_shown_when_asked_for(tmp_path: Path, protocols:
             assert await running.client_certificate == ours.der
 
     run(asyncio.new_event_loop, main)
+
+
+def test_a_pair_that_was_read_stays_whatever_becomes_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "client").mkdir()
+    cert_file, key_file = LEAF.write(tmp_path / "client")
+    contexts = ClientContexts(cert_file=cert_file, key_file=key_file)
+    contexts.check()
+    Path(key_file).write_bytes(INTER.key_pem)
+    contexts.client_context(DANE)
+    with pytest.raises(ClientCertificateError, match="cannot be used"):
+        ClientContexts(cert_file=cert_file, key_file=key_file).check()
 
 
 def test_client_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
