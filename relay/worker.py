@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from relay.delivery.attempt import Deliverer
-from relay.delivery.delivery import Delivery, Policies
+from relay.delivery.delivery import Delivery, Policies, overridden
 from relay.delivery.route import Router
-from relay.log.events import Activated, Crashed, Observer, Program, Warned
+from relay.log.events import Activated, Crashed, Noted, Observer, Program, Warned
 from relay.mail.envelope import QueueId, RecipientId
 from relay.mail.reply import EnhancedStatus
 from relay.outcome.result import AttemptResult, Outcome
 from relay.outcome.untried import broken_off, suspended
+from relay.policy.override import TlsOverride
 from relay.queue.settle import Settler
 from relay.queue.store import Lease, QueueStore, StoreUnavailable
 from relay.scheduling.destinations import Destinations
@@ -325,7 +326,11 @@ class Worker:
         return failing
 
     async def _attempt_routes(self, lease: Lease, outcomes: dict[RecipientId, Outcome]) -> Failing | None:
-        policies, router = self._policies(), self._router()
+        policies, router = overridden(self._policies(), lease.override), self._router()
+        if isinstance(lease.override, TlsOverride):
+            override = lease.override
+            text = f"TLS level {override.level.word}: {override.place}: {override.reason}"
+            self._observe(Noted(Program.QMGR, text, lease.message.queue_id))
         failing: Failing | None = None
         for route, recipients in router.group(lease.recipients, lease.message.envelope.sender).items():
             delivery = Delivery(

@@ -37,6 +37,7 @@ from relay.log.sink import STANDARD_OUTPUT, Lines, Sink, compose
 from relay.mail.envelope import Address, QueueId, Sender, new_queue_id
 from relay.outcome.wording import one_line
 from relay.policy.policy import TlsPolicy
+from relay.queue.administration import Administration
 from relay.queue.health import floor_of
 from relay.queue.settle import Settler
 from relay.queue.spool import make_durably
@@ -79,6 +80,7 @@ class Building:
         self.store: SqliteStore
         self.resolver: Resolver
         self.probe: ValidationProbe
+        self.settler: Settler
         self.worker: Worker
         self.servers: SmtpServer
         self._serials = count(os.getpid())
@@ -174,7 +176,22 @@ class Building:
             monotonic=time.monotonic,
             observe=self.observe,
         )
-        settler = Settler(
+        self.settler = self.new_settler()
+        self.worker = Worker(
+            store=self.store,
+            deliverer=deliverer,
+            settler=self.settler,
+            policies=lambda: self.rules.policies,
+            router=lambda: self.rules.router,
+            options=worker_options(self.config),
+            clock=now,
+            monotonic=time.monotonic,
+            observe=self.observe,
+        )
+
+    def new_settler(self) -> Settler:
+        """The one who writes outcomes."""
+        return Settler(
             store=self.store,
             schedule=retry_schedule(self.config),
             hostname=self.config.relay.myhostname,
@@ -184,16 +201,20 @@ class Building:
             observe=self.observe,
             reporting=report_options(self.config),
         )
-        self.worker = Worker(
+
+    def administration(self, wake: Callable[[], None]) -> Administration:
+        """What queue commands need.
+
+        :param wake: tells whoever delivers that something became due.
+        """
+        return Administration(
             store=self.store,
-            deliverer=deliverer,
-            settler=settler,
-            policies=lambda: self.rules.policies,
-            router=lambda: self.rules.router,
-            options=worker_options(self.config),
+            acts=self.store.acts,
+            settler=self.settler,
+            destination_of=self.destination_of,
             clock=now,
-            monotonic=time.monotonic,
             observe=self.observe,
+            wake=wake,
         )
 
     async def open_front_end(self) -> None:
@@ -239,11 +260,9 @@ class Building:
         """The control socket."""
         started = now().isoformat(timespec="seconds")
         handlers = control.Handlers(
-            store=self.store,
-            wake=self.worker.wake,
+            administration=self.administration(self.worker.wake),
             reload=reload,
             stop=self.ending.stop,
-            clock=now,
             status=lambda: {"version": __version__, "started": started, "validating": self.probe.last.validating},
         )
         await self.stack.enter_async_context(control.serve(held, handlers))

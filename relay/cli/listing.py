@@ -87,10 +87,48 @@ def as_table(entries: Iterable[Entry], zone: tzinfo | None) -> Iterator[str]:
             )
             if reason := _text(recipient, "delay_reason"):
                 yield f"{'':<20}{reason}"
+            if override := _override(recipient):
+                yield f"{'':<20}{override}"
     if messages:
         yield f"{messages} message{'' if messages == 1 else 's'}, {octets} octets"
     else:
         yield "The queue is empty."
+
+
+def shown_lines(entry: Entry, details: Entry, zone: tzinfo | None) -> Iterator[str]:
+    """One message for people: ``relay.queue.showq.entry_object`` and ``details_object``."""
+    yield f"queue ID    {_text(entry, 'queue_id')} ({_text(entry, 'queue_name')})"
+    yield f"arrived     {_moment(_text(entry, 'arrived_at'), zone)}"
+    user = _text(details, "client_user")
+    yield f"client      {_text(entry, 'client')}{f', user {user}' if user else ''}"
+    yield f"size        {_number(entry, 'message_size')} octets"
+    envelope = details.get("envelope")
+    if isinstance(envelope, dict):
+        words = [f"{key}={one_line(str(value))}" for key, value in envelope.items() if value not in ("", False)]
+        yield f"envelope    {' '.join(words)}"
+    yield f"sender      {_text(entry, 'sender')}"
+    for recipient in _recipients(entry):
+        yield f"recipient   {_text(recipient, 'address')}"
+        yield f"            {_text(recipient, 'state')}, to {_text(recipient, 'destination')}"
+        tries = f"            {_number(recipient, 'attempts')} tries"
+        if last := _text(recipient, "last_attempt"):
+            tries += f", the last at {_moment(last, zone)}"
+        yield f"{tries}, next at {_moment(_text(recipient, 'next_attempt'), zone)}"
+        if reason := _text(recipient, "delay_reason"):
+            yield f"            {_text(recipient, 'dsn')} {reason}".rstrip()
+        if override := _override(recipient):
+            yield f"            {override}"
+    yield ""
+    header = details.get("header")
+    yield from (one_line(line) for line in header.rstrip("\n").split("\n")) if isinstance(header, str) else ()
+
+
+def _override(recipient: Entry) -> str:
+    override = recipient.get("tls_override")
+    if not isinstance(override, dict):
+        return ""
+    by, at, reason = (_text(override, key) for key in ("by", "at", "reason"))
+    return f"TLS level {_text(override, 'level')}: override by {by} at {at}: {reason}"
 
 
 def summary_lines(counts: Mapping[str, object], zone: tzinfo | None) -> Iterator[str]:

@@ -13,12 +13,14 @@ import click
 
 from relay.app import system_hostname
 from relay.cli.place import find_place
-from relay.cli.queue import errors_for_people, queue_entries
+from relay.cli.queue_asking import ask, errors_for_people
 from relay.config.config import Config, policy_defaults
 from relay.config.credentials import load_credential_maps
 from relay.config.errors import ConfigErrors
 from relay.config.load import load, read
 from relay.config.maps import load_policy_maps, map_path
+from relay.control.client import entries
+from relay.control.protocol import QueueList
 from relay.mail.names import BadName, NextHop
 from relay.outcome.wording import one_line
 from relay.policy.diff import Applied, Change, diff
@@ -157,7 +159,7 @@ def _octets(path: Path) -> bytes:
 def _queued(config: Path | None) -> Iterator[NextHop]:
     """The next-hops of every waiting delivery, each as often as it occurs."""
     with errors_for_people():
-        for entry in queue_entries(find_place(config, None)):
+        for entry in entries(ask(find_place(config, None), QueueList())):
             recipients = entry.get("recipients")
             for recipient in recipients if isinstance(recipients, list) else ():
                 # Next-hops that are tried in turn are one destination (relay.delivery.route).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, assert_never
 
@@ -11,12 +11,13 @@ from relay.control.address import socket_address
 from relay.control.protocol import (
     MAX_ANSWER_LINE,
     SOCKET_NAME,
+    Answer,
     BadMessage,
     Done,
     Failed,
     Item,
-    QueueList,
     Request,
+    Underway,
     decode_answer,
     encode_request,
 )
@@ -46,14 +47,19 @@ def call(state_dir: Path, request: Request, *, timeout: float = TIMEOUT) -> dict
     return result
 
 
-def entries(state_dir: Path, *, after: str = "", timeout: float = TIMEOUT) -> Iterator[dict[str, object]]:
-    """The queued messages of a running relay, as ``relay.queue.showq.entry_object`` shows them.
+def converse(state_dir: Path, request: Request, *, timeout: float = TIMEOUT) -> Iterator[Item | Underway | Done]:
+    """Have a running relay carry out a request and give its answers as they come, ``Done`` last.
 
-    :raises NoRelay: if none runs on this directory.
+    :raises NoRelay: before the first, if none runs on this directory.
     :raises CallFailed: if it could not do it.
     """
+    return _converse(state_dir, request, timeout)
+
+
+def entries(answers: Iterable[Answer]) -> Iterator[dict[str, object]]:
+    """The messages of a listing, each as ``relay.queue.showq.entry_object`` shows it, its parts put together."""
     begun: list[object] = []
-    for answer in _converse(state_dir, QueueList(after=after), timeout):
+    for answer in answers:
         if not isinstance(answer, Item):
             continue
         entry = dict(answer.value)
@@ -64,7 +70,7 @@ def entries(state_dir: Path, *, after: str = "", timeout: float = TIMEOUT) -> It
             begun = []
 
 
-def _converse(state_dir: Path, request: Request, timeout: float) -> Iterator[Item | Done]:
+def _converse(state_dir: Path, request: Request, timeout: float) -> Iterator[Item | Underway | Done]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         _connect(connection, state_dir)
@@ -92,7 +98,7 @@ def _connect(connection: socket.socket, state_dir: Path) -> None:
         raise CallFailed(f"{state_dir / SOCKET_NAME}: {error.strerror or error}") from error
 
 
-def _answers(lines: BinaryIO) -> Iterator[Item | Done]:
+def _answers(lines: BinaryIO) -> Iterator[Item | Underway | Done]:
     while line := lines.readline(MAX_ANSWER_LINE + 1):
         try:
             answer = decode_answer(line)
@@ -101,7 +107,7 @@ def _answers(lines: BinaryIO) -> Iterator[Item | Done]:
         match answer:
             case Failed(error=text):
                 raise CallFailed(f"the relay says: {text}")
-            case Item():
+            case Item() | Underway():
                 yield answer
             case Done():
                 yield answer

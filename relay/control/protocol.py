@@ -1,6 +1,7 @@
 """What is said on the control socket: one JSON object a line, each with the version of this protocol in ``v``.
 
-A conversation is one request; then any number of ``item`` lines (of a listing); then one line with ``done`` or ``error``.
+A conversation is one request; then any number of ``item`` lines (of a listing) and ``underway`` lines (of long work); then one
+line with ``done`` or ``error``.
 Both sides bound what they read.
 """
 
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import assert_never
 
 VERSION = 1
-MAX_REQUEST = 256 * 1024
+MAX_REQUEST = 512 * 1024
 MAX_ANSWER_LINE = 4 * 1024 * 1024
-MAX_IDS = 10_000
 MAX_ID = 64
+MAX_REASON = 500
 SOCKET_NAME = "control"
+_ACT = ("verb", "where", "reason", "tls_level", "dry_run")
 
 
 class BadMessage(ValueError):  # noqa: N818 - it names the fault, not the handling
@@ -25,16 +27,55 @@ class BadMessage(ValueError):  # noqa: N818 - it names the fault, not the handli
 
 @dataclass(frozen=True, slots=True)
 class QueueList:
-    """List queued messages in the order of their IDs, from after ``after`` (empty: from the first) on."""
+    """List queued messages in the order of their IDs, from after ``after`` (empty: from the first) on.
+
+    :param where: a filter; empty for whole messages, all of them.
+    """
 
     after: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAct:
+    """Do something to queued mail.
+
+    :param verb: of ``relay.queue.administration.Verb``.
+    :param tls_level: of what is requeued; empty for what maps and defaults say.
+    """
+
+    verb: str
+    where: str
+    reason: str = ""
+    tls_level: str = ""
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class QueueFlush:
-    """Try these messages now, or all."""
+class QueueShow:
+    """Show one message."""
 
-    ids: tuple[str, ...] = ()
+    queue_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRules:
+    """List the rules for mail that comes in."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRuleAdd:
+    """Hold mail that comes in and that this filter means."""
+
+    where: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRuleRemove:
+    """End a rule."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +98,21 @@ class Stop:
     """Finish what is under way and end."""
 
 
-Request = QueueList | QueueFlush | QueueCount | Status | Reload | Stop
+Request = (
+    QueueList | QueueAct | QueueShow | QueueCount | HoldRules | HoldRuleAdd | HoldRuleRemove | Status | Reload | Stop
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One object of a listing."""
+
+    value: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """How far a long request is."""
 
     value: Mapping[str, object]
 
@@ -81,16 +131,24 @@ class Failed:
     error: str
 
 
-Answer = Item | Done | Failed
+Answer = Item | Underway | Done | Failed
 
 
 def encode_request(request: Request) -> bytes:
     """A request as its line."""
     match request:
-        case QueueList(after=after):
-            return _line({"command": "queue list", "after": after})
-        case QueueFlush(ids=ids):
-            return _line({"command": "queue flush", "ids": list(ids)})
+        case QueueList(after=after, where=where):
+            return _line({"command": "queue list", "after": after, "where": where})
+        case QueueAct():
+            return _line({"command": "queue act", **{name: getattr(request, name) for name in _ACT}})
+        case QueueShow(queue_id=queue_id):
+            return _line({"command": "queue show", "id": queue_id})
+        case HoldRules():
+            return _line({"command": "hold rules"})
+        case HoldRuleAdd(where=where, reason=reason):
+            return _line({"command": "hold rule add", "where": where, "reason": reason})
+        case HoldRuleRemove(number=number):
+            return _line({"command": "hold rule remove", "number": number})
         case QueueCount():
             return _line({"command": "queue counts"})
         case Status():
@@ -112,12 +170,23 @@ def decode_request(line: bytes) -> Request:
     command = message.get("command")
     match command:
         case "queue list":
-            return QueueList(after=_id(message.get("after", "")))
-        case "queue flush":
-            ids = message.get("ids", [])
-            if not isinstance(ids, list) or len(ids) > MAX_IDS:
-                raise BadMessage(f"ids: not a list of at most {MAX_IDS} queue IDs")
-            return QueueFlush(ids=tuple(_id(each) for each in ids))
+            return QueueList(after=_id(message.get("after", "")), where=_text(message, "where"))
+        case "queue act":
+            return QueueAct(
+                verb=_text(message, "verb"),
+                where=_text(message, "where"),
+                reason=_reason(message),
+                tls_level=_text(message, "tls_level"),
+                dry_run=message.get("dry_run") is True,
+            )
+        case "queue show":
+            return QueueShow(_id(message.get("id", "")))
+        case "hold rules":
+            return HoldRules()
+        case "hold rule add":
+            return HoldRuleAdd(_text(message, "where"), _reason(message))
+        case "hold rule remove":
+            return HoldRuleRemove(_number(message, "number"))
         case "queue counts":
             return QueueCount()
         case "status":
@@ -135,6 +204,8 @@ def encode_answer(answer: Answer) -> bytes:
     match answer:
         case Item(value=value):
             return _line({"item": value})
+        case Underway(value=value):
+            return _line({"underway": value})
         case Done(value=value):
             return _line({"done": value})
         case Failed(error=error):
@@ -152,12 +223,14 @@ def decode_answer(line: bytes) -> Answer:
     match message:
         case {"item": dict(value)}:
             return Item(value)
+        case {"underway": dict(value)}:
+            return Underway(value)
         case {"done": dict(value)}:
             return Done(value)
         case {"error": str(error)}:
             return Failed(error)
         case _:
-            raise BadMessage("neither item, done nor error")
+            raise BadMessage("neither item, underway, done nor error")
 
 
 def _line(message: Mapping[str, object]) -> bytes:
@@ -180,6 +253,27 @@ def _message(line: bytes, limit: int) -> dict[str, object]:
             " use the dane-relay command of the release that is running"
         )
     return message
+
+
+def _text(message: Mapping[str, object], key: str) -> str:
+    value = message.get(key, "")
+    if not isinstance(value, str):
+        raise BadMessage(f"{key}: not a text")
+    return value
+
+
+def _reason(message: Mapping[str, object]) -> str:
+    reason = _text(message, "reason")
+    if len(reason) > MAX_REASON or not reason.isprintable():
+        raise BadMessage(f"reason: not one line of at most {MAX_REASON} characters")
+    return reason
+
+
+def _number(message: Mapping[str, object], key: str) -> int:
+    value = message.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        raise BadMessage(f"{key}: not a number")
+    return value
 
 
 def _id(value: object) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
+from relay.control import queue
 from relay.control.address import socket_address
 from relay.control.lock import StateLock
 from relay.control.protocol import (
@@ -22,10 +23,6 @@ from relay.control.protocol import (
     BadMessage,
     Done,
     Failed,
-    Item,
-    QueueCount,
-    QueueFlush,
-    QueueList,
     Reload,
     Request,
     Status,
@@ -33,14 +30,10 @@ from relay.control.protocol import (
     decode_request,
     encode_answer,
 )
-from relay.mail.envelope import QueueId
-from relay.queue.showq import counts_object, entry_object
-from relay.queue.store import QueueStore, StoreUnavailable
+from relay.queue.administration import Administration
+from relay.queue.store import StoreUnavailable
 
-PAGE = 100
 MAX_CONNECTIONS = 16
-# A message with many recipients goes out in parts, so that a line stays bounded.
-RECIPIENTS_A_LINE = 200
 
 
 class ControlFailed(Exception):  # noqa: N818 - it names what happened, not the handling
@@ -59,17 +52,13 @@ class Reloaded:
 class Handlers:
     """What commands act on.
 
-    :param wake: tells the worker that something became due.
     :param stop: begins the end; returns at once.
     :param status: facts about this process beyond its pid and queue, such as version and start.
-    :param clock: aware UTC.
     """
 
-    store: QueueStore
-    wake: Callable[[], None]
+    administration: Administration
     reload: Callable[[], Awaitable[Reloaded]]
     stop: Callable[[], None]
-    clock: Callable[[], datetime]
     status: Callable[[], Mapping[str, str | int | float | bool]]
 
 
@@ -175,10 +164,10 @@ class _Conversations:
             line = await self._read(reader)
             if len(self._tasks) > MAX_CONNECTIONS:
                 await self._say(writer, Failed("too many commands at once: try again"))
-            elif self._uid_of(writer.get_extra_info("socket")) not in {os.geteuid(), 0}:
+            elif (uid := self._uid_of(writer.get_extra_info("socket"))) not in {os.geteuid(), 0}:
                 await self._say(writer, Failed("only the user that the relay runs as, and root, may command it"))
             else:
-                await self._answer(decode_request(line), writer)
+                await self._answer(decode_request(line), writer, user_name(uid))
         except BadMessage as error:
             await self._say(writer, Failed(f"bad request: {error}"))
         except StoreUnavailable as error:
@@ -199,15 +188,8 @@ class _Conversations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter, by: str) -> None:
         match request:
-            case QueueList(after=after):
-                await self._list(writer, after)
-                await self._say(writer, Done({}))
-            case QueueFlush(ids=ids):
-                await self._say(writer, Done({"flushed": await self._flush(ids)}))
-            case QueueCount():
-                await self._say(writer, Done(counts_object(await self._handlers.store.counts())))
             case Status():
                 await self._say(writer, Done({"pid": os.getpid(), **self._handlers.status()}))
             case Reload():
@@ -217,20 +199,9 @@ class _Conversations:
                 await self._say(writer, Done({"pid": os.getpid()}))
                 self._handlers.stop()
             case _:
-                assert_never(request)
-
-    async def _list(self, writer: asyncio.StreamWriter, after: str) -> None:
-        last = QueueId(after) if after else None
-        while page := await self._handlers.store.entries(limit=PAGE, after=last):
-            for entry in page:
-                for part in _parts(entry_object(entry)):
-                    await self._say(writer, Item(part))
-            last = page[-1].message.queue_id
-
-    async def _flush(self, ids: tuple[str, ...]) -> int:
-        flushed = await self._handlers.store.flush(now=self._handlers.clock(), ids=[QueueId(each) for each in ids])
-        self._handlers.wake()
-        return flushed
+                async with aclosing(queue.answers(request, self._handlers.administration, by)) as answers:
+                    async for answer in answers:
+                        await self._say(writer, answer)
 
     async def _say(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
         writer.write(encode_answer(answer))
@@ -238,11 +209,9 @@ class _Conversations:
             await writer.drain()
 
 
-def _parts(entry: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    """An entry in lines of bounded length; all but the last say ``continued``."""
-    recipients = entry["recipients"]
-    if not isinstance(recipients, list):
-        raise TypeError("an entry without a list of recipients")
-    for start in range(0, max(1, len(recipients)), RECIPIENTS_A_LINE):
-        part = {**entry, "recipients": recipients[start : start + RECIPIENTS_A_LINE]}
-        yield part if start + RECIPIENTS_A_LINE >= len(recipients) else {**part, "continued": True}
+def user_name(uid: int) -> str:
+    """Who that is, for the log and for whoever reads a queue later."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import assert_never
 
 from relay.delivery.route import NextHops, Route
 from relay.mail.envelope import Message, Recipient
 from relay.mail.names import NextHop
 from relay.policy.exceptions import in_force
+from relay.policy.override import AsConfigured, TlsOverride
 from relay.policy.policy import Defaults, Entry
 from relay.sasl.passwords import NO_TABLES, CredentialTables
 
@@ -32,6 +34,18 @@ class Policies:
     def at(self, now: datetime) -> Policies:
         """The rules as they stand at one time: an attempt goes by the day on which it began, from first to last."""
         return replace(self, lookup=lambda next_hop: in_force(self.lookup(next_hop), now))
+
+
+def overridden(policies: Policies, override: TlsOverride | AsConfigured) -> Policies:
+    """The rules for mail that may carry an override: that takes the place of every map entry and default."""
+    match override:
+        case TlsOverride():
+            entry = override.entry
+            return replace(policies, lookup=lambda next_hop: entry)
+        case AsConfigured():
+            return policies
+        case _:
+            assert_never(override)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,10 @@ The control socket, the command ``dane-relay queue`` and ``/api/queue`` all show
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from relay.mail.envelope import sender_text
+from relay.policy.override import AsConfigured, TlsOverride
 from relay.queue.store import EntryState, PendingRecipient, QueueCounts, QueueEntry
 
 Json = str | int | float | bool | list["Json"] | dict[str, "Json"]
@@ -27,6 +30,27 @@ def entry_object(entry: QueueEntry) -> dict[str, Json]:
     }
 
 
+def details_object(entry: QueueEntry, header: bytes) -> dict[str, Json]:
+    """What a listing has no room for.
+
+    :param header: the header section of its content.
+    """
+    envelope = entry.message.envelope
+    return {
+        "envelope": {
+            "body": envelope.body.value,
+            "smtputf8": envelope.smtputf8,
+            "ret": envelope.ret.value,
+            "envid": envelope.envid,
+            "requiretls": envelope.requiretls,
+            "recipients": len(envelope.recipients),
+        },
+        "client_helo": envelope.client.helo,
+        "client_user": envelope.client.user,
+        "header": header.decode("utf-8", "backslashreplace").replace("\r\n", "\n"),
+    }
+
+
 def _recipient(pending: PendingRecipient) -> dict[str, Json]:
     address = pending.recipient.address.text
     # Postfix has no key at all where there is no reason yet.
@@ -40,7 +64,20 @@ def _recipient(pending: PendingRecipient) -> dict[str, Json]:
         "attempts": pending.attempts,
         "next_attempt": pending.next_attempt.isoformat(),
         "last_attempt": "" if pending.last_attempt is None else pending.last_attempt.isoformat(),
+        "dsn": pending.status,
+        **_override(pending.override),
     }
+
+
+def _override(override: TlsOverride | AsConfigured) -> dict[str, Json]:
+    """Nothing where maps and defaults decide."""
+    match override:
+        case TlsOverride(level=level, by=by, at=at, reason=reason):
+            return {"tls_override": {"level": level.word, "by": by, "at": at.isoformat(), "reason": reason}}
+        case AsConfigured():
+            return {}
+        case _:
+            assert_never(override)
 
 
 def counts_object(counts: QueueCounts) -> dict[str, Json]:

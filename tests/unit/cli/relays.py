@@ -11,7 +11,7 @@ from pathlib import Path
 from relay.control.lock import hold
 from relay.control.server import Handlers, Reloaded, serve
 from relay.queue.store import QueueEntry
-from tests.unit.control.stores import NOW, FixedQueue
+from tests.unit.control.stores import FixedQueue, administration
 
 
 class Running:
@@ -36,11 +36,9 @@ class Running:
 
     def _handlers(self) -> Handlers:
         return Handlers(
-            store=self.store,
-            wake=self._wake,
+            administration=administration(self.store, wake=self._wake),
             reload=self._reload,
             stop=self._stop,
-            clock=lambda: NOW,
             status=dict,
         )
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 
-from relay.mail.envelope import NULL_SENDER, Address, Client, Envelope, Message, QueueId, Recipient, RecipientId
+from relay.log.events import Observer
+from relay.mail.envelope import NULL_SENDER, Address, Client, Envelope, Message, QueueId, Recipient, RecipientId, Sender
 from relay.mail.names import Domain
+from relay.queue.acts import Act, Acted, Found, HoldRule
+from relay.queue.administration import Administration
+from relay.queue.filter import Facts, Filter, matches
+from relay.queue.schedule import RetrySchedule
+from relay.queue.settle import Settler
 from relay.queue.store import (
     EntryState,
     Head,
@@ -51,6 +59,109 @@ def entry(
     return QueueEntry(message=message, recipients=recipients or (pending(1),))
 
 
+class FixedActs:
+    """What administrators do to a ``FixedQueue``: remembered, and nothing changes."""
+
+    def __init__(self, queue: FixedQueue) -> None:
+        self._queue = queue
+        self.acted: list[tuple[Act, tuple[QueueId, ...]]] = []
+        self.rules: list[HoldRule] = []
+
+    async def find(self, where: Filter, *, after: QueueId | None = None, looking: int) -> Found:
+        page = await self._queue.entries(limit=looking, after=after)
+        meant = [each for each in map(partial(_meant, where), page) if each.recipients]
+        return Found(
+            ids=tuple(each.message.queue_id for each in meant),
+            recipients=sum(len(each.recipients) for each in meant),
+            looked=len(page),
+            last=page[-1].message.queue_id if len(page) == looking else None,
+        )
+
+    async def entries(self, ids: Collection[QueueId], where: Filter) -> Sequence[QueueEntry]:
+        page = [each for each in await self._queue.entries(limit=1000) if each.message.queue_id in ids]
+        return [each for each in map(partial(_meant, where), page) if each.recipients]
+
+    async def act(self, act: Act, where: Filter, ids: Collection[QueueId]) -> Acted:
+        self.acted.append((act, tuple(ids)))
+        return Acted(
+            recipients={each.message.queue_id: len(each.recipients) for each in await self.entries(ids, where)},
+            busy=0,
+        )
+
+    async def take(self, where: Filter, ids: Collection[QueueId], *, until: datetime) -> Sequence[Lease]:
+        raise NotImplementedError
+
+    async def hold_rules(self) -> Sequence[HoldRule]:
+        return self.rules
+
+    async def add_hold_rule(self, *, filter_text: str, reason: str, by: str) -> HoldRule:
+        self.rules.append(HoldRule(number=len(self.rules) + 1, filter=filter_text, reason=reason, by=by, at=NOW))
+        return self.rules[-1]
+
+    async def remove_hold_rule(self, number: int) -> bool:
+        there = [rule for rule in self.rules if rule.number == number]
+        self.rules = [rule for rule in self.rules if rule.number != number]
+        return bool(there)
+
+
+def _meant(where: Filter, entry: QueueEntry) -> QueueEntry:
+    message = entry.message
+    sender = message.envelope.sender
+    return replace(
+        entry,
+        recipients=tuple(
+            each
+            for each in entry.recipients
+            if matches(
+                where,
+                Facts(
+                    queue_id=message.queue_id,
+                    sender=str(sender),
+                    sender_domain=str(sender.domain) if isinstance(sender, Address) else "",
+                    recipient=each.recipient.address.text,
+                    domain=str(each.recipient.address.domain),
+                    destination=each.destination,
+                    arrived_at=message.arrived_at,
+                    size=message.size,
+                    place=each.state,
+                    status=each.status,
+                    reason=each.reason,
+                ),
+                NOW,
+            )
+        ),
+    )
+
+
+def administration(
+    queue: FixedQueue, *, wake: Callable[[], None], observe: Observer = lambda event: None
+) -> Administration:
+    """What queue commands need, on a queue that nothing changes."""
+    settler = Settler(
+        store=queue,
+        schedule=RetrySchedule(),
+        hostname="relay.example",
+        clock=lambda: NOW,
+        new_id=lambda: QueueId("R1"),
+        destination_of=_by_domain,
+        observe=observe,
+    )
+    return Administration(
+        store=queue,
+        acts=queue.acts,
+        settler=settler,
+        destination_of=_by_domain,
+        clock=lambda: NOW,
+        observe=observe,
+        wake=wake,
+    )
+
+
+def _by_domain(address: Address, sender: Sender) -> str:
+    del sender
+    return str(address.domain)
+
+
 class FixedQueue:
     """Holds entries; remembers flushes; can be told to be unavailable, or not to answer until told."""
 
@@ -64,6 +175,7 @@ class FixedQueue:
         self.asked = asyncio.Event()
         self.counted = 0
         self.closed = False
+        self.acts = FixedActs(self)
 
     async def _ask(self) -> None:
         self.asked.set()

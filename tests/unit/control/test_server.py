@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import socket
 import stat
@@ -14,12 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from relay.control.client import CallFailed, NoRelay, call, entries
+from relay.control.client import CallFailed, NoRelay, call, converse, entries
 from relay.control.lock import hold
 from relay.control.protocol import (
     MAX_REQUEST,
+    Done,
+    HoldRuleAdd,
+    HoldRuleRemove,
+    HoldRules,
+    Item,
+    QueueAct,
     QueueCount,
-    QueueFlush,
     QueueList,
     Reload,
     Request,
@@ -27,19 +33,23 @@ from relay.control.protocol import (
     Stop,
     encode_request,
 )
+from relay.control.queue import PAGE, RECIPIENTS_A_LINE
 from relay.control.server import (
     MAX_CONNECTIONS,
-    PAGE,
-    RECIPIENTS_A_LINE,
     ControlFailed,
     Handlers,
     Limits,
     Reloaded,
     peer_uid,
     serve,
+    user_name,
 )
+from relay.log.events import Event, Noted, Program, Warned
+from relay.policy.level import Level
+from relay.policy.override import TlsOverride
+from relay.queue.acts import Flush, Requeue
 from relay.queue.showq import entry_object
-from tests.unit.control.stores import NOW, FixedQueue, entry, pending
+from tests.unit.control.stores import NOW, FixedQueue, administration, entry, pending
 
 
 @dataclass
@@ -48,6 +58,7 @@ class Relay:
 
     store: FixedQueue
     woken: int = 0
+    told: list[Event] = field(default_factory=list)
     reloads: list[Reloaded] = field(default_factory=lambda: [Reloaded(True, ("maps read",))])
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -59,11 +70,9 @@ class Relay:
 
     def handlers(self) -> Handlers:
         return Handlers(
-            store=self.store,
-            wake=self.wake,
+            administration=administration(self.store, wake=self.wake, observe=self.told.append),
             reload=self.reload,
             stop=self.stopped.set,
-            clock=lambda: NOW,
             status=lambda: {"version": "1.2.3"},
         )
 
@@ -85,8 +94,8 @@ async def ask(state_dir: Path, request: Request) -> dict[str, object]:
     return await asyncio.to_thread(call, state_dir, request, timeout=20.0)
 
 
-async def listing(state_dir: Path, after: str = "") -> list[dict[str, object]]:
-    return await asyncio.to_thread(lambda: list(entries(state_dir, after=after, timeout=20.0)))
+async def listing(state_dir: Path, after: str = "", where: str = "") -> list[dict[str, object]]:
+    return await asyncio.to_thread(lambda: list(entries(converse(state_dir, QueueList(after, where), timeout=20.0))))
 
 
 async def test_status(tmp_path: Path) -> None:
@@ -104,11 +113,83 @@ async def test_counts(tmp_path: Path) -> None:
 
 
 async def test_flush_wakes_the_worker(tmp_path: Path) -> None:
-    async with running(tmp_path, "A", "B") as relay:
-        assert await ask(tmp_path, QueueFlush()) == {"flushed": 2}
-        assert await ask(tmp_path, QueueFlush(ids=("B", "C"))) == {"flushed": 1}
-    assert relay.store.flushed == [(NOW, ()), (NOW, ("B", "C"))]
+    async with running(tmp_path, "A1", "B2") as relay:
+        assert (await ask(tmp_path, QueueAct(verb="flush", where="ALL")))["messages"] == 2
+        assert (await ask(tmp_path, QueueAct(verb="flush", where="B2 C3")))["messages"] == 1
+    assert relay.store.acts.acted == [(Flush(), ("A1", "B2")), (Flush(), ("B2",))]
     assert relay.woken == 2
+
+
+async def test_an_act_says_who_did_it_why_and_how_much(tmp_path: Path) -> None:
+    who = user_name(os.getuid())
+    async with running(tmp_path, "A1", "B2") as relay:
+        act = QueueAct(verb="hold", where="A1", reason="they asked")
+        assert await ask(tmp_path, act) == {"looked": 2, "messages": 1, "recipients": 1, "busy": 0}
+    assert relay.told == [
+        Noted(Program.POSTSUPER, f"placed on hold (by {who}: they asked)", "A1"),
+        Noted(Program.POSTSUPER, "Placed on hold: 1 message"),
+    ]
+    assert relay.woken == 0
+
+
+async def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, "A1", "B2") as relay:
+        done = await ask(tmp_path, QueueAct(verb="delete", where="ALL", dry_run=True))
+    assert (done["messages"], done["recipients"]) == (2, 2)
+    assert (relay.store.acts.acted, relay.told, relay.woken) == ([], [], 0)
+
+
+async def test_an_override_is_told_as_a_warning_with_its_reason(tmp_path: Path) -> None:
+    who = user_name(os.getuid())
+    async with running(tmp_path, "A1") as relay:
+        await ask(tmp_path, QueueAct(verb="requeue", where="A1", tls_level="may", reason="their key is lost"))
+    ((what, _),) = relay.store.acts.acted
+    assert isinstance(what, Requeue)
+    assert what.override == TlsOverride(level=Level.MAY, by=who, at=NOW, reason="their key is lost")
+    text = f"requeued, TLS level may instead of what maps and defaults say (by {who}: their key is lost)"
+    assert relay.told[0] == Warned(Program.POSTSUPER, text, "A1")
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (QueueAct(verb="hold", where=""), "position 1: expected a term"),
+        (QueueAct(verb="hold", where="age>1h and colour:red"), "position 12: no term is called colour"),
+        (QueueAct(verb="eat", where="ALL"), "'eat' is not a valid Verb"),
+        (QueueAct(verb="requeue", where="ALL", tls_level="may"), "needs a reason"),
+        (QueueAct(verb="requeue", where="ALL", tls_level="may", reason="  "), "needs a reason"),
+        (QueueAct(verb="requeue", where="ALL", tls_level="fingerprint", reason="x"), "needs fingerprints"),
+        (QueueAct(verb="requeue", where="ALL", tls_level="halfdane", reason="x"), "invalid security level"),
+        (QueueAct(verb="release", where="ALL", tls_level="none", reason="x"), "only what is requeued"),
+    ],
+)
+async def test_acts_that_cannot_be(tmp_path: Path, act: QueueAct, words: str) -> None:
+    async with running(tmp_path, "A1") as relay:
+        with pytest.raises(CallFailed, match=re.escape(words)):
+            await ask(tmp_path, act)
+    assert relay.store.acts.acted == []
+
+
+async def test_rules_for_mail_that_comes_in(tmp_path: Path) -> None:
+    async with running(tmp_path) as relay:
+        rule = await ask(tmp_path, HoldRuleAdd("domain:a.example", "migration"))
+        assert (rule["number"], rule["filter"], rule["reason"]) == (1, "domain:a.example", "migration")
+        with pytest.raises(CallFailed, match="can ask for domain, rcpt, sender"):
+            await ask(tmp_path, HoldRuleAdd("age>1h"))
+        listed = await asyncio.to_thread(lambda: list(converse(tmp_path, HoldRules(), timeout=20.0)))
+        assert listed == [Item(rule), Done({})]
+        assert await ask(tmp_path, HoldRuleRemove(7)) == {"removed": False}
+        assert await ask(tmp_path, HoldRuleRemove(1)) == {"removed": True}
+    assert [each.text.partition(" by ")[0] for each in relay.told if isinstance(each, Noted)] == [
+        "hold rule 1 made",
+        "hold rule 1 ended",
+    ]
+
+
+async def test_a_filtered_listing(tmp_path: Path) -> None:
+    async with running(tmp_path, "A1", "B2", "C3"):
+        listed = await listing(tmp_path, where="not B2")
+    assert [each["queue_id"] for each in listed] == ["A1", "C3"]
 
 
 async def test_reload_says_how_it_went(tmp_path: Path) -> None:
