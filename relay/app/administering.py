@@ -23,5 +23,5 @@ async def open_administration(config: Config, write_line: WriteLine) -> AsyncIte
         building.open_log(None if config.log.file else write_line)
         await building.open_queue()
         building.rules = read_rules(config)
-        building.settler = building.new_settler()
+        building.settler = building.new_settler(lambda destinations: None)
         yield building.administration(lambda: None)

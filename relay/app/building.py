@@ -7,7 +7,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -176,7 +176,7 @@ class Building:
             monotonic=time.monotonic,
             observe=self.observe,
         )
-        self.settler = self.new_settler()
+        self.settler = self.new_settler(self.reports_queued)
         self.worker = Worker(
             store=self.store,
             deliverer=deliverer,
@@ -189,8 +189,15 @@ class Building:
             observe=self.observe,
         )
 
-    def new_settler(self) -> Settler:
-        """The one who writes outcomes."""
+    def reports_queued(self, destinations: Collection[str]) -> None:
+        """Reports are in the queue for these destinations."""
+        self.worker.expect(destinations)
+
+    def new_settler(self, queued: Callable[[Collection[str]], None]) -> Settler:
+        """The one who writes outcomes.
+
+        :param queued: told of the destinations of reports.
+        """
         return Settler(
             store=self.store,
             schedule=retry_schedule(self.config),
@@ -200,6 +207,7 @@ class Building:
             destination_of=self.destination_of,
             observe=self.observe,
             reporting=report_options(self.config),
+            queued=queued,
         )
 
     def administration(self, wake: Callable[[], None]) -> Administration:

@@ -8,7 +8,7 @@ the relay stops and the store is still away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -55,6 +55,7 @@ class Settler:
     :param new_id: a new queue ID at each call, for reports.
     :param destination_of: the scheduling key of mail to an address from a sender, for reports.
     :param reporting: delays, sizes and the postmaster's copies.
+    :param queued: told of the destinations of reports when they are in the queue, to wake whoever delivers.
     :param sleep: seconds to wait before trying the store again.
     """
 
@@ -69,12 +70,14 @@ class Settler:
         destination_of: Callable[[Address, Sender], str],
         observe: Observer,
         reporting: ReportOptions | None = None,
+        queued: Callable[[Collection[str]], None] = lambda destinations: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._schedule = schedule
         self._clock = clock
         self._observe = observe
+        self._queued = queued
         self._sleep = sleep
         self._reporting = reporting or ReportOptions()
         self._reporter = Reporter(
@@ -141,6 +144,8 @@ class Settler:
             self._observe(event)
         if last:
             self._observe(Removed(queue_id))
+        if plan.settlement.reports:
+            self._queued({name for report in plan.settlement.reports for name in report.message.destinations.values()})
 
     async def _plan(self, lease: Lease, outcomes: Mapping[RecipientId, Outcome], now: datetime) -> _Plan:
         message = lease.message

@@ -90,6 +90,7 @@ class World:
         self.now = T0 + MINUTE
         self.store = Disk(lambda: self.now)
         self.told: list[Event] = []
+        self.queued: list[set[str]] = []
         self.pauses: list[float] = []
         self.on_pause: Callable[[], Awaitable[None]] | None = None
         self.ids = (QueueId(f"R{number}") for number in range(1, 100))
@@ -101,6 +102,7 @@ class World:
             new_id=lambda: next(self.ids),
             destination_of=lambda to, sender: f"route-to-{to.domain}",
             observe=self.told.append,
+            queued=lambda destinations: self.queued.append(set(destinations)),
             sleep=self.sleep,
         )
 
@@ -193,6 +195,7 @@ async def test_a_bounce_is_reported_to_the_sender(world: World) -> None:
     await world.settler.settle(held, attempted(BOUNCED))
     assert names(world.told) == ["Settled", "Notified", "Removed"]
     assert world.told[1] == Notified(QueueId("A1"), "non-delivery", QueueId("R1"))
+    assert world.queued == [{"route-to-source.example"}]
     (report,) = await world.reports()
     envelope = report.message.envelope
     assert envelope.sender is NULL_SENDER
