@@ -260,7 +260,14 @@ class Building:
 
     async def open_desk(self) -> tuple[tuple[str, int], ...]:
         """The HTTP pages."""
-        facts = http.Facts(version=__version__, store=self.store, metrics=self.metrics, unready=self.unready, clock=now)
+        facts = http.Facts(
+            version=__version__,
+            store=self.store,
+            acts=self.store.acts,
+            metrics=self.metrics,
+            unready=self.unready,
+            clock=now,
+        )
         listen = self.config.http.listen
         return await self.stack.enter_async_context(http.serve(listen, facts)) if listen else ()
 

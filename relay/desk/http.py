@@ -16,6 +16,8 @@ from aiohttp import web
 from relay.desk.host import is_loopback, names_loopback
 from relay.log.metrics import CONTENT_TYPE, Metrics
 from relay.mail.envelope import QueueId
+from relay.queue.acts import QueueActs
+from relay.queue.filter import Everything
 from relay.queue.showq import entry_object
 from relay.queue.store import EntryState, QueueStore, StoreUnavailable
 
@@ -61,6 +63,7 @@ class Facts:
 
     version: str
     store: QueueStore
+    acts: QueueActs
     metrics: Metrics
     unready: Callable[[], Sequence[str]]
     clock: Callable[[], datetime]
@@ -128,6 +131,7 @@ def _application(facts: Facts) -> web.Application:
     application.router.add_get("/healthz", pages.health)
     application.router.add_get("/readyz", pages.readiness)
     application.router.add_get("/api/queue", pages.queue)
+    application.router.add_get("/api/queue/{queue_id}", pages.message)
     return application
 
 
@@ -218,6 +222,22 @@ class _Pages:
             return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: no answer within {STORE_PATIENCE:g} seconds")
         following = page[-1].message.queue_id if len(page) == int(limit) else ""
         return web.json_response({"messages": [entry_object(entry) for entry in page], "after": following})
+
+    async def message(self, request: web.Request) -> web.Response:
+        """One message, with what became of its recipients so far."""
+        queue_id = request.match_info["queue_id"]
+        if not _QUEUE_ID.fullmatch(queue_id):
+            return _refuse(HTTPStatus.BAD_REQUEST, "not a queue ID")
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                found = await self._facts.acts.entries((QueueId(queue_id),), Everything())
+        except StoreUnavailable as error:
+            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: {error}")
+        except TimeoutError:
+            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: no answer within {STORE_PATIENCE:g} seconds")
+        if not found:
+            return _refuse(HTTPStatus.NOT_FOUND, f"{queue_id}: no such message in the queue")
+        return web.json_response(entry_object(found[0]))
 
 
 def _refuse(status: HTTPStatus, why: str) -> web.Response:

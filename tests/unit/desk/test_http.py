@@ -30,6 +30,7 @@ class Desk:
         return Facts(
             version="1.2.3",
             store=self.store,
+            acts=self.store.acts,
             metrics=self.metrics,
             unready=lambda: self.reasons,
             clock=lambda: NOW + timedelta(seconds=60),
@@ -110,6 +111,19 @@ async def test_many_scrapes_count_the_queue_once() -> None:
         for _ in range(5):
             await shown.get("/metrics")
         assert shown.store.counted == 1
+
+
+async def test_one_message() -> None:
+    async with desk("A1", "B2") as shown:
+        status, text = await shown.get("/api/queue/B2")
+        assert (status, json.loads(text)) == (200, entry_object(entry("B2")))
+        status, text = await shown.get("/api/queue/C3")
+        assert (status, json.loads(text)) == (404, {"error": "C3: no such message in the queue"})
+        assert (await shown.get("/api/queue/a%2Fb"))[0] == 400
+        assert (await shown.get(f"/api/queue/{'A' * 65}"))[0] == 400
+        shown.store.broken = "disk full"
+        status, text = await shown.get("/api/queue/B2")
+        assert (status, json.loads(text)) == (503, {"error": "queue store: disk full"})
 
 
 async def test_the_queue_page_by_page() -> None:
