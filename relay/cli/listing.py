@@ -7,7 +7,7 @@ length is listed in little memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 
 from relay.outcome.wording import one_line
@@ -139,6 +139,23 @@ def summary_lines(counts: Mapping[str, object], zone: tzinfo | None) -> Iterator
         yield f"{one_line(str(state)):<11} {number} deliveries"
     if oldest := _text(counts, "oldest_arrival"):
         yield f"oldest      {_moment(oldest, zone)}"
+
+
+def group_lines(groups: Sequence[Entry], total: Entry, zone: tzinfo | None) -> Iterator[str]:
+    """Recipients by what they have in common, for people.
+
+    :param total: how many groups there are, and how many recipients are in those that are not shown.
+    """
+    if not groups:
+        yield "The queue is empty, or the filter means nothing in it."
+        return
+    yield f"{'Recipients':>10}  {'Oldest':<19}  Group"
+    for group in groups:
+        name = _text(group, "group") or "(none)"
+        oldest = _moment(_text(group, "oldest_arrival"), zone)
+        yield f"{_number(group, 'recipients'):>10}  {oldest:<19}  {name}"
+    if others := _number(total, "recipients_of_others"):
+        yield f"{others:>10}  {'':<19}  in {_number(total, 'groups') - len(groups)} other groups or more"
 
 
 def _ctime(entry: Entry, zone: tzinfo | None) -> str:

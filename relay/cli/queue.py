@@ -9,11 +9,23 @@ from pathlib import Path
 import click
 
 from relay.cli import queue_acts
-from relay.cli.listing import Listing, as_json, as_postqueue, as_table, shown_lines, summary_lines
-from relay.cli.place import find_place, place_options
+from relay.cli.listing import Listing, as_json, as_postqueue, as_table, group_lines, shown_lines, summary_lines
+from relay.cli.place import Place, find_place, place_options
 from relay.cli.queue_asking import ask, checked_filter, errors_for_people
 from relay.control.client import entries
-from relay.control.protocol import BadMessage, Done, QueueCount, QueueList, QueueShow, decode_request, encode_request
+from relay.control.protocol import (
+    BadMessage,
+    Done,
+    Item,
+    QueueCount,
+    QueueGroups,
+    QueueList,
+    QueueShow,
+    decode_request,
+    encode_request,
+)
+from relay.queue.acts import GroupBy
+from relay.queue.filter_text import EVERYTHING
 
 LISTINGS: Mapping[str, Listing] = {"table": as_table, "postfix": as_postqueue, "json": as_json}
 
@@ -80,14 +92,38 @@ def show(config: Path | None, state_dir: Path | None, queue_id: str, as_objects:
 
 @command.command("summary")
 @place_options
-@click.option("--json", "as_objects", is_flag=True, help="One JSON object.")
-def summary(config: Path | None, state_dir: Path | None, as_objects: bool) -> None:
-    """Count what is queued."""
+@click.argument("where", nargs=-1, metavar="[FILTER]...")
+@click.option(
+    "--by", type=click.Choice([each.value for each in GroupBy]), help="Count recipients by this, the most first."
+)
+@click.option("--json", "as_objects", is_flag=True, help="One JSON object, or with --by one a group.")
+def summary(
+    *, config: Path | None, state_dir: Path | None, where: tuple[str, ...], by: str | None, as_objects: bool
+) -> None:
+    """Count what is queued; with --by, what a filter means by domain, destination, sender, status or reason."""
     place = find_place(config, state_dir)
+    if by is not None:
+        _groups(place, QueueGroups(by, checked_filter(where or (EVERYTHING,))), as_objects)
+        return
+    if where:
+        raise click.UsageError("a filter needs --by")
     with errors_for_people():
         counts = [answer.value for answer in ask(place, QueueCount()) if isinstance(answer, Done)][-1]
     if as_objects:
         click.echo(json.dumps(counts))
         return
     for line in summary_lines(counts, None):
+        click.echo(line)
+
+
+def _groups(place: Place, request: QueueGroups, as_objects: bool) -> None:
+    with errors_for_people():
+        answers = list(ask(place, request))
+    groups = [answer.value for answer in answers if isinstance(answer, Item)]
+    if as_objects:
+        for group in groups:
+            click.echo(json.dumps(group))
+        return
+    total = [answer.value for answer in answers if isinstance(answer, Done)][-1]
+    for line in group_lines(groups, total, None):
         click.echo(line)

@@ -24,6 +24,7 @@ from relay.control.protocol import (
     Item,
     QueueCount,
     QueueList,
+    QueueRequest,
     QueueShow,
     Underway,
 )
@@ -50,7 +51,7 @@ def checked_filter(words: tuple[str, ...]) -> str:
     return text
 
 
-def ask(place: Place, request: queue.QueueRequest, *, needs_configuration: bool = False) -> Iterator[Heard]:
+def ask(place: Place, request: QueueRequest, *, needs_configuration: bool = False) -> Iterator[Heard]:
     """The answers to a request, as they come; ``Done`` is the last.
 
     :param needs_configuration: whether it cannot be done without routes and our name, which a running relay has.
@@ -66,7 +67,7 @@ def ask(place: Place, request: queue.QueueRequest, *, needs_configuration: bool 
     yield from _alone(place, request)
 
 
-def _alone(place: Place, request: queue.QueueRequest) -> Iterator[Heard]:
+def _alone(place: Place, request: QueueRequest) -> Iterator[Heard]:
     if not place.queue_file.exists():
         with hold(place.state_dir):
             # A command makes no queue: the file would belong to whoever gave it.
@@ -93,7 +94,7 @@ async def _next(answers: AsyncGenerator[Answer, None]) -> Answer:
     return await anext(answers)
 
 
-async def _answers(place: Place, request: queue.QueueRequest) -> AsyncGenerator[Answer, None]:
+async def _answers(place: Place, request: QueueRequest) -> AsyncGenerator[Answer, None]:
     async with AsyncExitStack() as stack:
         opening = open_administration(place.config, lambda line: click.echo(line, err=True))
         administration = await stack.enter_async_context(opening)
@@ -103,7 +104,7 @@ async def _answers(place: Place, request: queue.QueueRequest) -> AsyncGenerator[
             yield answer
 
 
-def _nothing(request: queue.QueueRequest) -> Done:
+def _nothing(request: QueueRequest) -> Done:
     """What an empty queue answers."""
     match request:
         case QueueCount():

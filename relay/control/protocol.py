@@ -84,6 +84,17 @@ class QueueCount:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueGroups:
+    """Count recipients by what they have in common.
+
+    :param by: of ``relay.queue.acts.GroupBy``.
+    """
+
+    by: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Say which process this is and how it is."""
 
@@ -98,9 +109,8 @@ class Stop:
     """Finish what is under way and end."""
 
 
-Request = (
-    QueueList | QueueAct | QueueShow | QueueCount | HoldRules | HoldRuleAdd | HoldRuleRemove | Status | Reload | Stop
-)
+QueueRequest = QueueList | QueueAct | QueueShow | QueueCount | QueueGroups | HoldRules | HoldRuleAdd | HoldRuleRemove
+Request = QueueRequest | Status | Reload | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,8 @@ def encode_request(request: Request) -> bytes:
             return _line({"command": "hold rule remove", "number": number})
         case QueueCount():
             return _line({"command": "queue counts"})
+        case QueueGroups(by=by, where=where):
+            return _line({"command": "queue groups", "by": by, "where": where})
         case Status():
             return _line({"command": "status"})
         case Reload():
@@ -189,6 +201,8 @@ def decode_request(line: bytes) -> Request:
             return HoldRuleRemove(_number(message, "number"))
         case "queue counts":
             return QueueCount()
+        case "queue groups":
+            return QueueGroups(_text(message, "by"), _text(message, "where"))
         case "status":
             return Status()
         case "reload":

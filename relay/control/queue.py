@@ -20,14 +20,16 @@ from relay.control.protocol import (
     Item,
     QueueAct,
     QueueCount,
+    QueueGroups,
     QueueList,
+    QueueRequest,
     QueueShow,
     Underway,
 )
 from relay.mail.envelope import QueueId
 from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride, parse_level
-from relay.queue.acts import HoldRule
-from relay.queue.administration import Administration, Command, Progress, Verb
+from relay.queue.acts import GroupBy, HoldRule
+from relay.queue.administration import Administration, Command, Groups, Progress, Verb
 from relay.queue.filter import fits_arrivals
 from relay.queue.filter_text import FilterError, parse_filter
 from relay.queue.showq import counts_object, details_object, entry_object
@@ -35,8 +37,7 @@ from relay.queue.showq import counts_object, details_object, entry_object
 PAGE = 100
 # A message with many recipients goes out in parts, so that a line stays bounded.
 RECIPIENTS_A_LINE = 200
-
-QueueRequest = QueueList | QueueAct | QueueShow | QueueCount | HoldRules | HoldRuleAdd | HoldRuleRemove
+GROUPS_SHOWN = 50
 
 
 async def answers(request: QueueRequest, administration: Administration, by: str) -> AsyncGenerator[Answer, None]:
@@ -55,7 +56,7 @@ async def answers(request: QueueRequest, administration: Administration, by: str
 
 async def _answers(request: QueueRequest, administration: Administration, by: str) -> AsyncGenerator[Answer, None]:
     match request:
-        case QueueList() | QueueAct() | QueueShow():
+        case QueueList() | QueueAct() | QueueShow() | QueueGroups():
             async with aclosing(_long(request, administration, by)) as found:
                 async for answer in found:
                     yield answer
@@ -74,7 +75,7 @@ async def _answers(request: QueueRequest, administration: Administration, by: st
 
 
 def _long(
-    request: QueueList | QueueAct | QueueShow, administration: Administration, by: str
+    request: QueueList | QueueAct | QueueShow | QueueGroups, administration: Administration, by: str
 ) -> AsyncGenerator[Answer, None]:
     match request:
         case QueueList(after=after, where=""):
@@ -85,6 +86,8 @@ def _long(
             return _act(request, administration, by)
         case QueueShow(queue_id=queue_id):
             return _show(administration, QueueId(queue_id))
+        case QueueGroups():
+            return _groups(request, administration)
         case _:
             assert_never(request)
 
@@ -162,6 +165,24 @@ async def _show(administration: Administration, queue_id: QueueId) -> AsyncGener
     for part in _parts(entry_object(shown.entry)):
         yield Item(part)
     yield Done(details_object(shown.entry, shown.header))
+
+
+async def _groups(request: QueueGroups, administration: Administration) -> AsyncGenerator[Answer, None]:
+    """The largest groups first; what the small ones have together is said at the end."""
+    try:
+        by = GroupBy(request.by)
+    except ValueError as error:
+        raise BadMessage(str(error)) from None
+    found = Groups({}, left_out=0)
+    async with aclosing(administration.groups(parse_filter(request.where), by)) as steps:
+        async for step in steps:
+            found = step
+            yield Underway({})
+    largest = sorted(found.groups.items(), key=lambda one: (-one[1].recipients, one[0]))
+    for key, group in largest[:GROUPS_SHOWN]:
+        yield Item({"group": key, "recipients": group.recipients, "oldest_arrival": group.oldest.isoformat()})
+    rest = sum(group.recipients for _, group in largest[GROUPS_SHOWN:]) + found.left_out
+    yield Done({"groups": len(largest), "recipients_of_others": rest})
 
 
 def _progress_object(progress: Progress) -> dict[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Protocol
 
 from relay.mail.envelope import Address, QueueId, Sender
@@ -68,6 +69,36 @@ class Found:
     last: QueueId | None
 
 
+class GroupBy(Enum):
+    """What recipients can be counted by."""
+
+    DOMAIN = "domain"
+    DESTINATION = "destination"
+    SENDER = "sender"
+    STATUS = "status"
+    REASON = "reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Recipients that have something in common, and when the oldest of their messages came in."""
+
+    recipients: int
+    oldest: datetime
+
+    def joined(self, other: Group) -> Group:
+        """Both together."""
+        return Group(self.recipients + other.recipients, min(self.oldest, other.oldest))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tallied:
+    """One step of counting: as ``Found``, with the groups that were met in it."""
+
+    groups: dict[str, Group]
+    last: QueueId | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acted:
     """What an act changed.
@@ -102,6 +133,10 @@ class QueueActs(Protocol):
 
         :raises FilterError: if the filter has a regular expression that this engine cannot use.
         """
+        ...
+
+    async def tally(self, where: Filter, by: GroupBy, *, after: QueueId | None = None, looking: int) -> Tallied:
+        """Count what a filter means in up to ``looking`` messages from after ``after`` on; the null sender is empty."""
         ...
 
     async def entries(self, ids: Collection[QueueId], where: Filter) -> Sequence[QueueEntry]:

@@ -20,7 +20,20 @@ from relay.outcome.dsn import MAX_HEADER_OCTETS, header_section
 from relay.outcome.result import AttemptResult, Bounced, Delays, Local, NoHost, Outcome
 from relay.outcome.wording import one_line
 from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride
-from relay.queue.acts import Act, Delete, Flush, Found, Hold, HoldRule, QueueActs, Release, Requeue
+from relay.queue.acts import (
+    Act,
+    Delete,
+    Flush,
+    Found,
+    Group,
+    GroupBy,
+    Hold,
+    HoldRule,
+    QueueActs,
+    Release,
+    Requeue,
+    Tallied,
+)
 from relay.queue.filter import Everything, Filter
 from relay.queue.settle import Settler
 from relay.queue.store import Lease, QueueEntry, QueueStore
@@ -30,6 +43,7 @@ LOOKING: Final = 5_000
 AT_ONCE: Final = 500
 BOUNCED_AT_ONCE: Final = 50
 LEASE: Final = timedelta(minutes=30)
+MAX_GROUPS: Final = 100_000
 # RFC 3463 section 3.5: its time in the queue is over, if by an administrator's hand.
 _GIVEN_UP: Final = EnhancedStatus(5, 4, 7)
 _EVERYTHING: Final = Everything()
@@ -86,6 +100,29 @@ class Progress:
             recipients=self.recipients + recipients,
             busy=self.busy + busy,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Recipients counted by what they have in common.
+
+    :param left_out: recipients of further groups, for which there was no room.
+    """
+
+    groups: Mapping[str, Group]
+    left_out: int
+
+    def plus(self, step: Tallied) -> Groups:
+        """With one step more."""
+        groups, left_out = dict(self.groups), self.left_out
+        for key, group in step.groups.items():
+            if key in groups:
+                groups[key] = groups[key].joined(group)
+            elif len(groups) < MAX_GROUPS:
+                groups[key] = group
+            else:
+                left_out += group.recipients
+        return Groups(groups, left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +183,18 @@ class Administration:
                     yield await self.acts.entries(step.ids[start : start + AT_ONCE], where)
                 if not step.ids:
                     yield ()
+
+    async def groups(self, where: Filter, by: GroupBy) -> AsyncGenerator[Groups, None]:
+        """Count what a filter means, step by step; the last is the result."""
+        found = Groups({}, left_out=0)
+        last: QueueId | None = None
+        while True:
+            step = await self.acts.tally(where, by, after=last, looking=LOOKING)
+            found = found.plus(step)
+            yield found
+            if step.last is None:
+                return
+            last = step.last
 
     async def show(self, queue_id: QueueId) -> Shown:
         """One message.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
 import apsw
 
 from relay.mail.envelope import QueueId
-from relay.queue.acts import Found
+from relay.queue.acts import Found, Group, GroupBy, Tallied
 from relay.queue.filter import Filter, ids_of
 from relay.queue.matching import Condition, Value, check, condition
 from relay.queue.rows import Body, InFile, InRow, micros, moment, number, override_of, recipient_of, text
@@ -38,33 +39,82 @@ def entries_of(
     return [entry for entry in found if entry.recipients]
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Which messages one step looks at: SQL beside ``queue_id > ?``, and the values of all of it."""
+
+    only: str
+    values: tuple[Value, ...]
+
+
+_SELECTED = (
+    "(SELECT * FROM message WHERE queue_id > ?{} ORDER BY queue_id LIMIT ?) AS m"
+    " JOIN recipient AS r ON r.message = m.id AND r.state = 'pending'"
+    " JOIN delivery AS d ON d.message = m.id AND d.number = r.delivery"
+)
+
+
 def find(connection: apsw.Connection, *, where: Filter, after: QueueId | None, looking: int, now: datetime) -> Found:
     """One step through the queue: see ``QueueActs.find``."""
     check(connection, where)
+    step = _step(where, after, looking)
     sql, values = condition(where, micros(now))
-    only, named = "", ids_of(where)
-    known: tuple[Value, ...] = ()
-    if named is not None:
-        only, known = " AND queue_id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(named)),)
-    step = (after or "", *known, looking)
-    ((looked, last),) = connection.execute(
-        "SELECT count(*), max(queue_id) FROM"  # noqa: S608 - constant text
-        f" (SELECT queue_id FROM message WHERE queue_id > ?{only} ORDER BY queue_id LIMIT ?)",
-        step,
-    ).fetchall()
     rows = connection.execute(
-        "SELECT m.queue_id, count(*) FROM"  # noqa: S608 - constant text; condition() puts values beside it
-        f" (SELECT * FROM message WHERE queue_id > ?{only} ORDER BY queue_id LIMIT ?) AS m"
-        " JOIN recipient AS r ON r.message = m.id AND r.state = 'pending'"
-        " JOIN delivery AS d ON d.message = m.id AND d.number = r.delivery"
+        f"SELECT m.queue_id, count(*) FROM {_SELECTED.format(step.only)}"  # noqa: S608 - constant text; condition() puts values beside it
         f" WHERE {sql} GROUP BY m.queue_id ORDER BY m.queue_id",
-        (*step, *values),
+        (*step.values, *values),
     ).fetchall()
+    looked, last = _look(connection, step, looking)
     return Found(
         ids=tuple(QueueId(text(queue_id)) for queue_id, _ in rows),
         recipients=sum(number(people) for _, people in rows),
-        looked=number(looked),
-        last=QueueId(text(last)) if number(looked) == looking else None,
+        looked=looked,
+        last=last,
+    )
+
+
+def _step(where: Filter, after: QueueId | None, looking: int) -> _Step:
+    named = ids_of(where)
+    if named is None:
+        return _Step("", (after or "", looking))
+    return _Step(" AND queue_id IN (SELECT value FROM json_each(?))", (after or "", json.dumps(sorted(named)), looking))
+
+
+def _look(connection: apsw.Connection, step: _Step, looking: int) -> tuple[int, QueueId | None]:
+    """How many messages a step looks at, and after which the next begins, if there is one."""
+    ((looked, last),) = connection.execute(
+        "SELECT count(*), max(queue_id) FROM"  # noqa: S608 - constant text
+        f" (SELECT queue_id FROM message WHERE queue_id > ?{step.only} ORDER BY queue_id LIMIT ?)",
+        step.values,
+    ).fetchall()
+    return number(looked), QueueId(text(last)) if number(looked) == looking else None
+
+
+# The columns of the groupings; a message's texts are the same for all of its recipients.
+_COLUMNS = {
+    GroupBy.DOMAIN: "r.domain",
+    GroupBy.DESTINATION: "d.destination",
+    GroupBy.SENDER: "m.sender",
+    GroupBy.STATUS: "r.status",
+    GroupBy.REASON: "r.reason",
+}
+
+
+def tally(
+    connection: apsw.Connection, *, where: Filter, by: GroupBy, after: QueueId | None, looking: int, now: datetime
+) -> Tallied:
+    """One step of counting: see ``QueueActs.tally``."""
+    check(connection, where)
+    step = _step(where, after, looking)
+    sql, values = condition(where, micros(now))
+    rows = connection.execute(
+        f"SELECT {_COLUMNS[by]}, count(*), min(m.arrived_at) FROM"  # noqa: S608 - constant text; condition() puts values beside it
+        f" {_SELECTED.format(step.only)} WHERE {sql} GROUP BY 1",
+        (*step.values, *values),
+    ).fetchall()
+    return Tallied(
+        groups={text(key): Group(number(people), moment(oldest)) for key, people, oldest in rows},
+        last=_look(connection, step, looking)[1],
     )
 
 

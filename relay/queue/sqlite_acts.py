@@ -13,7 +13,7 @@ import apsw
 
 from relay.mail.envelope import QueueId
 from relay.queue import actions, listing
-from relay.queue.acts import Act, Acted, Found, HoldRule
+from relay.queue.acts import Act, Acted, Found, GroupBy, HoldRule, Tallied
 from relay.queue.filter import Filter
 from relay.queue.store import Lease, QueueEntry, StoreUnavailable
 from relay.queue.transactions import Choose
@@ -42,6 +42,12 @@ class SqliteActs:
         job = partial(listing.find, where=where, after=after, looking=looking, now=self.clock())
         found: Found = await self.read(job)
         return found
+
+    async def tally(self, where: Filter, by: GroupBy, *, after: QueueId | None = None, looking: int) -> Tallied:
+        """One step of counting; see ``QueueActs.tally``."""
+        job = partial(listing.tally, where=where, by=by, after=after, looking=looking, now=self.clock())
+        tallied: Tallied = await self.read(job)
+        return tallied
 
     async def entries(self, ids: Collection[QueueId], where: Filter) -> Sequence[QueueEntry]:
         """Messages with the recipients that the filter means."""

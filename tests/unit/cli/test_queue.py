@@ -255,6 +255,20 @@ def test_summary(tmp_path: Path) -> None:
     assert json.loads(queue("summary", "--state-dir", tmp_path, "--json").output)["messages"] == 2
 
 
+def test_summary_by_what_recipients_have_in_common(tmp_path: Path) -> None:
+    fill(tmp_path / "queue.sqlite", "A1", "B2", "C3")
+    told = queue("summary", "--state-dir", tmp_path, "--by", "domain", "not", "B2").output.splitlines()
+    assert told[0].split() == ["Recipients", "Oldest", "Group"]
+    assert re.fullmatch(r" +2  \d{4}-\d\d-\d\d [\d:]{8}  good\.example", told[1])
+    (asked,) = queue("summary", "--state-dir", tmp_path, "--by", "sender", "--json").output.splitlines()
+    assert {key: json.loads(asked)[key] for key in ("group", "recipients")} == {
+        "group": "a@good.example",
+        "recipients": 3,
+    }
+    assert "means nothing" in queue("summary", "--state-dir", tmp_path, "--by", "reason", "Z9").output
+    assert queue("summary", "--state-dir", tmp_path, "A1").exit_code == 2
+
+
 def test_the_configuration_says_where(tmp_path: Path) -> None:
     fill(tmp_path / "mail.db", "4XYZ0z1")
     config = tmp_path / "relay.toml"

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from relay.log.events import Observer
 from relay.mail.envelope import NULL_SENDER, Address, Client, Envelope, Message, QueueId, Recipient, RecipientId, Sender
 from relay.mail.names import Domain
-from relay.queue.acts import Act, Acted, Found, HoldRule
+from relay.queue.acts import Act, Acted, Found, GroupBy, HoldRule, Tallied
 from relay.queue.administration import Administration
 from relay.queue.filter import Facts, Filter, matches
 from relay.queue.schedule import RetrySchedule
@@ -76,6 +76,9 @@ class FixedActs:
             looked=len(page),
             last=page[-1].message.queue_id if len(page) == looking else None,
         )
+
+    async def tally(self, where: Filter, by: GroupBy, *, after: QueueId | None = None, looking: int) -> Tallied:
+        raise NotImplementedError
 
     async def entries(self, ids: Collection[QueueId], where: Filter) -> Sequence[QueueEntry]:
         page = [each for each in await self._queue.entries(limit=1000) if each.message.queue_id in ids]

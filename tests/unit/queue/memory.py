@@ -11,7 +11,20 @@ from itertools import count
 from relay.mail.envelope import Address, Message, QueueId, RecipientId
 from relay.outcome.result import Deferred
 from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride
-from relay.queue.acts import Act, Acted, Delete, Flush, Found, Hold, HoldRule, Release, Requeue
+from relay.queue.acts import (
+    Act,
+    Acted,
+    Delete,
+    Flush,
+    Found,
+    Group,
+    GroupBy,
+    Hold,
+    HoldRule,
+    Release,
+    Requeue,
+    Tallied,
+)
 from relay.queue.filter import Facts, Filter, ids_of, matches
 from relay.queue.filter_text import parse_filter
 from relay.queue.store import (
@@ -315,6 +328,24 @@ class MemoryActs:
             looked=len(step),
             last=step[-1] if len(step) == looking else None,
         )
+
+    async def tally(self, where: Filter, by: GroupBy, *, after: QueueId | None = None, looking: int) -> Tallied:
+        step = await self.find(where, after=after, looking=looking)
+        groups: dict[str, Group] = {}
+        now = self._store.clock()
+        for (queue_id, delivery), people in self._meant(where, step.ids):
+            stored = self._store.stored[queue_id]
+            for facts in (_facts(stored, delivery, id_, now) for id_ in people):
+                key = {
+                    GroupBy.DOMAIN: facts.domain,
+                    GroupBy.DESTINATION: facts.destination,
+                    GroupBy.SENDER: facts.sender,
+                    GroupBy.STATUS: facts.status,
+                    GroupBy.REASON: facts.reason,
+                }[by]
+                one = Group(1, facts.arrived_at)
+                groups[key] = groups[key].joined(one) if key in groups else one
+        return Tallied(groups=groups, last=step.last)
 
     async def entries(self, ids: Collection[QueueId], where: Filter) -> Sequence[QueueEntry]:
         self._store.check()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from relay.mail.envelope import Address, QueueId, RecipientId, Sender
 from relay.policy.level import Level
 from relay.policy.override import AS_CONFIGURED, TlsOverride
-from relay.queue.acts import Act, Delete, Flush, Hold, Release, Requeue
+from relay.queue.acts import Act, Delete, Flush, Group, GroupBy, Hold, Release, Requeue
 from relay.queue.filter_text import FilterError, parse_filter
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import EntryState, LeaseLost
@@ -151,6 +151,17 @@ async def test_a_regular_expression_that_the_engine_cannot_use_is_an_error(tmp_p
     with pytest.raises(FilterError, match="position 20: this regular expression cannot be used"):
         await store.acts.find(where, looking=10)
     await store.close()
+
+
+async def test_recipients_are_counted_by_what_they_have_in_common(store: Store) -> None:
+    await put(store, new("A1", "x@a.example", "y@a.example", "z@b.example"))
+    await put(store, new("B2", given=FROM_NOBODY, arrived_at=T0 + MINUTE))
+    by_domain = await store.acts.tally(ALL, GroupBy.DOMAIN, looking=100)
+    assert by_domain.groups == {"a.example": Group(3, T0), "b.example": Group(1, T0)}
+    first = await store.acts.tally(ALL, GroupBy.SENDER, looking=1)
+    assert (first.groups, first.last) == ({"sender@source.example": Group(3, T0)}, "A1")
+    rest = await store.acts.tally(ALL, GroupBy.SENDER, looking=1, after=first.last)
+    assert rest.groups == {"": Group(1, T0 + MINUTE)}
 
 
 # --- acts -----------------------------------------------------------------------------------------------------------
@@ -385,14 +396,22 @@ async def furnish(store: Store, clock: Clock) -> None:
 def test_both_engines_mean_the_same(filters: list[str]) -> None:
     async def compare() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            answers = []
+            answers: list[object] = []
             for kind in ("memory", "sqlite"):
                 clock = Clock()
                 store: Store = MemoryStore(clock)
                 if kind == "sqlite":
                     store = await SqliteStore.open(Path(folder) / "q", clock=clock)
                 await furnish(store, clock)
-                answers.append([await found(store, each) for each in filters])
+                answers.append(
+                    [
+                        (
+                            await found(store, each),
+                            [await store.acts.tally(parse_filter(each), by, looking=9) for by in GroupBy],
+                        )
+                        for each in filters
+                    ]
+                )
                 await store.close()
             assert answers[0] == answers[1]
 
