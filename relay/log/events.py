@@ -44,10 +44,14 @@ class ClientConnected:
 
 @dataclass(frozen=True, slots=True)
 class ClientDisconnected:
-    """A session ended; ``commands`` counts (accepted, total) by command in the order of first use."""
+    """A session ended; ``commands`` counts (accepted, total) by command in the order of first use.
+
+    :param notes: what was odd about it, in Postfix's words: ``bare_lf``.
+    """
 
     client: Client
     commands: Mapping[str, tuple[int, int]]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

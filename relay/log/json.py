@@ -82,9 +82,9 @@ def _accepting(event: ClientConnected | ClientDisconnected | ClientLost | Reject
     match event:
         case ClientConnected():
             return "connect", client
-        case ClientDisconnected(commands=commands):
+        case ClientDisconnected(commands=commands, notes=notes):
             counts: Facts = {name: {"accepted": good, "total": total} for name, (good, total) in commands.items()}
-            return "disconnect", {**client, "commands": counts}
+            return "disconnect", {**client, "commands": counts, **({"notes": list(notes)} if notes else {})}
         case ClientLost(how=how, after=after):
             return "client_lost", {**client, "how": _text(how), "after": _text(after)}
         case Rejected():

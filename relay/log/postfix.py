@@ -182,12 +182,13 @@ def _accepting(event: ClientConnected | ClientDisconnected | ClientLost | Reject
     match event:
         case ClientConnected():
             yield Program.SMTPD, f"connect from {client}"
-        case ClientDisconnected(commands=commands):
+        case ClientDisconnected(commands=commands, notes=notes):
             good = sum(accepted for accepted, _ in commands.values())
             total = sum(count for _, count in commands.values())
             counts = [f"{name}={_count(*pair)}" for name, pair in commands.items()]
             everything = "0/0" if not total else _count(good, total)
-            yield Program.SMTPD, one_line(f"disconnect from {client} {' '.join([*counts, f'commands={everything}'])}")
+            words = [*counts, f"commands={everything}", *(f"notes={note}" for note in notes)]
+            yield Program.SMTPD, one_line(f"disconnect from {client} {' '.join(words)}")
         case ClientLost(how=how, after=after):
             yield Program.SMTPD, one_line(f"{how} after {after} from {client}")
         case Rejected():

@@ -9,30 +9,53 @@ Three laws (RFC 5321 sections 2.3.8, 4.1.1.4 and 4.5.2):
   one dot that was hidden behind ``\n.\n``, ``\r.\r``, ``\r\n.\n`` or ``\n.\r\n`` is content here, and is stuffed when we
   send it on: what is one message to us is one message to whoever comes next (no SMTP smuggling).
 
+``BareLineEnds`` changes none of the first and third: ``REJECT`` refuses what had one (``bare`` tells), and ``NO`` trusts that
+a client stuffs behind a bare LF as behind CRLF, as Postfix does. Unlike Postfix's ``no``, ``LF . LF`` ends nothing.
+
 How the input is cut into blocks changes nothing (``tests/unit/smtpd/test_content.py`` holds that as a property).
 """
 
 from __future__ import annotations
 
 import re
+from enum import Enum
 
 _CRLF = b"\r\n"
 _END = b"\r\n.\r\n"
 # Begins with the dot, so that the search goes from dot to dot.
 _STUFFED = re.compile(rb"\.(?:(?<=\r\n\.)(?=[^\r\n])|(?<=\n\.)(?=\.))")
+_STUFFED_AFTER_LF = re.compile(rb"\.(?<=\n\.)(?=[^\r\n])")
+
+
+class BareLineEnds(Enum):
+    """What becomes of a message with a bare CR or LF: Postfix's ``smtpd_forbid_bare_newline``."""
+
+    NORMALIZE = "normalize"
+    REJECT = "reject"
+    NO = "no"
+
+
+def with_crlf(octets: bytes) -> bytes:
+    """Every bare CR and bare LF made CRLF; a CR at the end counts as bare."""
+    return octets.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
 
 
 class ContentDecoder:
     """Turns what a client sends after ``354`` into content.
 
-    ``finished`` tells that the end was seen; ``leftover`` then holds what the client sent after it.
+    ``finished`` tells that the end was seen; ``leftover`` then holds what the client sent after it. ``bare`` tells that
+    there was a bare CR or LF so far.
+
+    :param stuffed_after_lf: whether a dot behind a bare LF is taken off whatever follows but a line end.
     """
 
-    __slots__ = ("_after", "_held", "finished", "leftover")
+    __slots__ = ("_after", "_held", "_stuffed_after_lf", "bare", "finished", "leftover")
 
-    def __init__(self) -> None:
+    def __init__(self, *, stuffed_after_lf: bool = False) -> None:
         self.finished = False
         self.leftover = b""
+        self.bare = False
+        self._stuffed_after_lf = stuffed_after_lf
         self._held = b""
         self._after = _CRLF  # the last two octets before the next block
 
@@ -80,13 +103,14 @@ class ContentDecoder:
 
     def _decoded(self, raw: bytes) -> bytes:
         following = raw[1:2]
+        line_starts = self._after == _CRLF or (self._stuffed_after_lf and self._after.endswith(b"\n"))
         stuffed = raw[:1] == b"." and (
-            (self._after == _CRLF and following not in (b"\r", b"\n"))
-            or (self._after.endswith(b"\n") and following == b".")
+            (line_starts and following not in (b"\r", b"\n")) or (self._after.endswith(b"\n") and following == b".")
         )
         if stuffed:
             raw = raw[1:]
         line_ends = raw.count(_CRLF)
         if raw.count(b"\n") == line_ends and raw.count(b"\r") == line_ends:
             return raw.replace(b"\r\n.", _CRLF)
-        return _STUFFED.sub(b"", raw).replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
+        self.bare = True
+        return with_crlf((_STUFFED_AFTER_LF if self._stuffed_after_lf else _STUFFED).sub(b"", raw))

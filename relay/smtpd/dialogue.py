@@ -11,13 +11,15 @@ from dataclasses import replace
 from enum import Enum
 from typing import Final
 
-from relay.log.events import Observer, Rejected
+from relay.log.events import Observer, Program, Rejected, Warned
 from relay.mail.envelope import Client, ClientTls, Envelope, Recipient, RecipientId, sender_text
+from relay.mail.names import IpAddress
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.access import may_relay
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.parameters import MailParameters, parse_mail, parse_rcpt
+from relay.smtpd.rates import Counted
 
 
 class _Idle(Enum):
@@ -34,6 +36,7 @@ class Dialogue:
 
     :param client: as connected.
     :param tls_available: whether STARTTLS can be had.
+    :param exceeds: counts what the client does; gives 0, or how often it did that of late if that is too often.
     :param observe: told of each refusal for policy.
     :param refusal: why no message could be taken now, asked at each MAIL.
     """
@@ -44,6 +47,7 @@ class Dialogue:
         options: SmtpdOptions,
         *,
         tls_available: bool,
+        exceeds: Callable[[Counted, IpAddress], int],
         observe: Observer,
         refusal: Callable[[], Reply | None] = lambda: None,
     ) -> None:
@@ -51,11 +55,13 @@ class Dialogue:
         self._options = options
         self._hostname = str(options.hostname)
         self._tls_available = tls_available
+        self._exceeds = exceeds
         self._observe = observe
         self._refusal = refusal
         self._may_relay = may_relay(client.address, options.mynetworks)
         self._mail: MailParameters | _Idle = _NO_TRANSACTION
         self._recipients: list[Recipient] = []
+        self._in_chunks = False
         self._answers: dict[str, Callable[[str], Reply]] = {
             "HELO": self._helo,
             "EHLO": self._ehlo,
@@ -84,11 +90,24 @@ class Dialogue:
 
     def knows(self, verb: str) -> bool:
         """Whether the verb is one of ours; others are counted and logged as ``unknown``."""
-        return verb in self._answers or verb in {"DATA", "STARTTLS", "QUIT"}
+        return verb in self._answers or verb in {"DATA", "BDAT", "STARTTLS", "QUIT"}
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether MAIL was accepted, and what it began has not ended."""
+        return not isinstance(self._mail, _Idle)
+
+    def begin_chunks(self) -> Envelope | Reply:
+        """The first BDAT: the envelope of the content that it begins, or why there can be none."""
+        envelope = self.begin_data("")
+        self._in_chunks = isinstance(envelope, Envelope)
+        return envelope
 
     def begin_data(self, argument: str) -> Envelope | Reply:
         """DATA: the envelope of the content that may now come, or why it may not."""
         mail = self._mail
+        if self._in_chunks:
+            return replies.DATA_AFTER_BDAT
         if self._lacks_tls:
             return replies.MUST_START_TLS
         if isinstance(mail, _Idle):
@@ -111,6 +130,7 @@ class Dialogue:
         """The content was dealt with, one way or another: back to where MAIL is expected."""
         self._mail = _NO_TRANSACTION
         self._recipients = []
+        self._in_chunks = False
 
     def begin_tls(self, argument: str) -> Reply:
         """STARTTLS: ``replies.START_TLS``, or why not."""
@@ -149,6 +169,8 @@ class Dialogue:
     def _mail_from(self, argument: str) -> Reply:
         if not isinstance(self._mail, _Idle):
             return replies.NESTED_MAIL
+        if self._too_often(Counted.MESSAGE):
+            return replies.too_much_mail(str(self.client.address))
         mail = parse_mail(argument, local_domain=self._options.hostname)
         if isinstance(mail, Reply):
             return mail
@@ -164,6 +186,10 @@ class Dialogue:
         mail = self._mail
         if isinstance(mail, _Idle):
             return replies.NEED_MAIL
+        if self._in_chunks:
+            return replies.RCPT_AFTER_BDAT
+        if self._too_often(Counted.RECIPIENT):
+            return replies.too_many_recipients_of_late(str(self.client.address))
         rcpt = parse_rcpt(argument, local_domain=self._options.hostname, smtputf8=mail.smtputf8)
         if isinstance(rcpt, Reply):
             return rcpt
@@ -175,6 +201,14 @@ class Dialogue:
         number = RecipientId(len(self._recipients) + 1)
         self._recipients.append(Recipient(id=number, address=rcpt.address, notify=rcpt.notify, orcpt=rcpt.orcpt))
         return replies.RECIPIENT_OK
+
+    def _too_often(self, event: Counted) -> bool:
+        count = self._exceeds(event, self.client.address)
+        if count:
+            self._observe(
+                Warned(Program.SMTPD, f"{event.value} limit exceeded: {count} from {self.client} for service smtp")
+            )
+        return bool(count)
 
     def _rset(self, argument: str) -> Reply:
         if argument:

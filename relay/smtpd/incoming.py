@@ -24,11 +24,15 @@ TIMED_OUT: Final = "timeout"
 
 
 class ClientGone(Exception):  # noqa: N818 - it names the state, not the handling
-    """The client went away or is silent: ``how`` is ``lost connection`` or ``timeout``."""
+    """The client went away or is silent: ``how`` is ``lost connection`` or ``timeout``.
 
-    def __init__(self, how: str) -> None:
+    ``after`` is where it was, if that says more than the last command.
+    """
+
+    def __init__(self, how: str, after: str = "") -> None:
         super().__init__(how)
         self.how = how
+        self.after = after
 
 
 class Odd(Enum):
@@ -39,7 +43,7 @@ class Odd(Enum):
 
 
 class Incoming:
-    """A client's octets.
+    """A client's octets; ``bare_line_end`` tells whether the last command line ended with a bare LF.
 
     :param reader: of the connection; only its ``read`` is used.
     :param timeout: seconds that a command line, and each block of a content, may take.
@@ -51,6 +55,7 @@ class Incoming:
         self._buffer = bytearray()
         self._deadline: asyncio.Timeout | None = None
         self.interrupted = False
+        self.bare_line_end = False
 
     @property
     def has_line(self) -> bool:
@@ -83,6 +88,7 @@ class Incoming:
             self._buffer += await self._read()
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
+        self.bare_line_end = not line.endswith(b"\r")
         return Odd.TOO_LONG if too_long or end > MAX_LINE_OCTETS else line.removesuffix(b"\r")
 
     def interrupt(self) -> None:
@@ -91,30 +97,51 @@ class Incoming:
         if self._deadline is not None:
             self._deadline.reschedule(0)
 
+    @property
+    def early(self) -> bytes:
+        """The beginning of what was sent ahead of its turn, as far as it was read; it stays in its place."""
+        return bytes(self._buffer[:MAX_LINE_OCTETS])
+
+    async def look(self) -> None:
+        """Read what has already come, without waiting for more."""
+        try:
+            async with asyncio.timeout(0):
+                self._buffer += await self._read()
+        except (TimeoutError, ClientGone):  # nothing; who is gone will be missed when it is waited for
+            pass
+
     def clear(self) -> bool:
         """Forget what was sent ahead; returns whether there was anything."""
         anything = bool(self._buffer)
         self._buffer.clear()
         return anything
 
-    def content(self) -> Content:
+    def content(self, *, stuffed_after_lf: bool = False) -> Content:
         """The content that follows the reply 354; nothing else may be read before its end."""
-        return Content(self)
+        return Content(self, stuffed_after_lf=stuffed_after_lf)
 
-    async def block(self, timeout: float) -> bytes:
-        """What is there or comes next, at most ``BLOCK_OCTETS``.
+    def octets(self, count: int) -> Octets:
+        """The octets that follow a BDAT command; nothing else may be read before their end."""
+        return Octets(self, count)
+
+    async def block(self, timeout: float, most: int = BLOCK_OCTETS) -> bytes:
+        """What is there or comes next.
 
         :param timeout: seconds.
+        :param most: octets, at least 1; the rest stays in its place.
         """
-        if self._buffer:
-            block = bytes(self._buffer)
-            self._buffer.clear()
-            return block
-        try:
-            async with asyncio.timeout(min(timeout, self._timeout)):
-                return await self._read()
-        except TimeoutError:
-            raise ClientGone(TIMED_OUT) from None
+        if not self._buffer:
+            try:
+                async with asyncio.timeout(min(timeout, self._timeout)):
+                    octets = await self._read()
+            except TimeoutError:
+                raise ClientGone(TIMED_OUT) from None
+            if len(octets) <= most:
+                return octets
+            self._buffer += octets
+        block = bytes(self._buffer[:most])
+        del self._buffer[:most]
+        return block
 
     def push_back(self, octets: bytes) -> None:
         """Put back what turned out to come after a content."""
@@ -135,41 +162,79 @@ class Incoming:
         return octets
 
 
-class Content:
-    """One content as decoded chunks: an iterator that whoever stores the message pulls at its own pace.
+class _Paced:
+    """Blocks of a client that must not be slower on the whole than ``MIN_DATA_RATE``.
 
-    It goes on where it was left, so that a content refused half-way can be read to its end. ``received`` counts the
-    octets that came for it, as sent.
-
-    :raises ClientGone: from ``__anext__``: lost, silent, or slower than ``MIN_DATA_RATE`` on the whole.
+    Only waiting for the client counts, never the time that the store takes. ``received`` counts the octets that came.
     """
 
     def __init__(self, incoming: Incoming) -> None:
         self._incoming = incoming
-        self._decoder = ContentDecoder()
-        self._ended = False
         self._waited = 0.0
         self.received = 0
+
+    async def _block(self, most: int = BLOCK_OCTETS) -> bytes:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        allowed = self._incoming.timeout + self.received / MIN_DATA_RATE - self._waited
+        block = await self._incoming.block(allowed, most)
+        self._waited += loop.time() - began
+        self.received += len(block)
+        return block
+
+
+class Content(_Paced):
+    """One content as decoded chunks: an iterator that whoever stores the message pulls at its own pace.
+
+    It goes on where it was left, so that a content refused half-way can be read to its end.
+    :raises ClientGone: from ``__anext__``: lost, silent, or slower than ``MIN_DATA_RATE`` on the whole.
+    """
+
+    def __init__(self, incoming: Incoming, *, stuffed_after_lf: bool = False) -> None:
+        super().__init__(incoming)
+        self._decoder = ContentDecoder(stuffed_after_lf=stuffed_after_lf)
+        self._ended = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether a bare CR or LF came so far."""
+        return self._decoder.bare
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        loop = asyncio.get_running_loop()
         while not self._ended:
-            began = loop.time()
-            # Only waiting for the client counts, never the time that the store takes.
-            allowed = self._incoming.timeout + self.received / MIN_DATA_RATE - self._waited
-            block = await self._incoming.block(allowed)
-            self._waited += loop.time() - began
-            self.received += len(block)
-            chunk = self._decoder.feed(block)
+            chunk = self._decoder.feed(await self._block())
             self._ended = self._decoder.finished
             if self._ended:
                 self._incoming.push_back(self._decoder.leftover)
             if chunk:
                 return chunk
         raise StopAsyncIteration
+
+    async def drain(self) -> None:
+        """Read to the end and drop what comes."""
+        async for _ in self:
+            pass
+
+
+class Octets(_Paced):
+    """The octets of one BDAT chunk, as they come."""
+
+    def __init__(self, incoming: Incoming, count: int) -> None:
+        super().__init__(incoming)
+        self._left = count
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        block = await self._block(min(self._left, BLOCK_OCTETS))
+        self._left -= len(block)
+        return block
 
     async def drain(self) -> None:
         """Read to the end and drop what comes."""

@@ -29,7 +29,9 @@ class IntakeOptions:
     hopcount_limit: int = 50
 
 
-class _Refused(Exception):  # noqa: N818 - the way to make put() keep nothing, not an error
+class Refused(Exception):  # noqa: N818 - the way to make put() keep nothing, not an error
+    """Raised within a content: the message is refused for what came of it so far."""
+
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
         self.reply = reply
@@ -75,7 +77,7 @@ class Intake:
         :return: 250 only if the message is committed; 452 or 451 if the store cannot take it now; 552 or 554 if it is
             too big or has made too many hops.
 
-        What ``content`` raises passes through, and nothing is kept.
+        What ``content`` raises passes through (but for ``Refused``, whose reply is given), and nothing is kept.
         """
         message = NewMessage(
             queue_id=self._new_id(),
@@ -88,7 +90,7 @@ class Intake:
         try:
             async with aclosing(body):
                 stored = await self._store.put(message, body)
-        except _Refused as refused:
+        except Refused as refused:
             return self._rejected(message, refused.reply)
         except StoreUnavailable as unavailable:
             self._observe(Warned(Program.CLEANUP, f"write queue file: {unavailable}", message.queue_id))
@@ -116,10 +118,10 @@ class Intake:
         async for chunk in content:
             size += len(chunk)
             if 0 < limit < size:
-                raise _Refused(replies.CONTENT_TOO_BIG)
+                raise Refused(replies.CONTENT_TOO_BIG)
             headers.feed(chunk)
             if headers.received + 1 >= self._options.hopcount_limit:
-                raise _Refused(replies.TOO_MANY_HOPS)
+                raise Refused(replies.TOO_MANY_HOPS)
             yield trace + chunk
             trace = b""
         if trace:

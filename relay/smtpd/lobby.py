@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
 from relay.mail.names import IpAddress
 from relay.smtpd.access import may_relay
+from relay.smtpd.budget import Budget
 from relay.smtpd.options import SmtpdOptions
+from relay.smtpd.rates import Counted, Rates, client_key
 
 
 class Admission(Enum):
     """Whether a new session may begin."""
 
     ADMITTED = "admitted"
-    TOO_MANY_OF_CLIENT = "too many sessions of this client address"
+    TOO_MANY_OF_CLIENT = "too many sessions of this client"
+    TOO_OFTEN = "too many sessions of this client of late"
     TOO_MANY = "too many sessions"
 
 
@@ -33,12 +38,24 @@ class Guest(Protocol):
 
 
 class Lobby:
-    """Admits sessions within ``client_connection_count_limit`` and ``connection_limit``."""
+    """Admits sessions within the limits of their number and rate, and keeps what they share.
 
-    def __init__(self, options: SmtpdOptions) -> None:
+    ``budget`` is the memory of all contents.
+
+    :param clock: seconds that never go back.
+    """
+
+    def __init__(self, options: SmtpdOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
-        self._guests: dict[Guest, IpAddress] = {}
-        self._by_address: Counter[IpAddress] = Counter()
+        self.budget = Budget(options.content_memory_limit)
+        self._rates = Rates(clock)
+        self._limits = {
+            Counted.CONNECTION: options.client_connection_rate_limit,
+            Counted.MESSAGE: options.client_message_rate_limit,
+            Counted.RECIPIENT: options.client_recipient_rate_limit,
+        }
+        self._guests: dict[Guest, str] = {}
+        self._by_client: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
         self._closing = False
@@ -49,26 +66,39 @@ class Lobby:
     def enter(self, guest: Guest, address: IpAddress) -> Admission:
         """Count a session in, unless a limit is reached; who is counted in must ``leave``."""
         options = self._options
+        if self.exceeds(Counted.CONNECTION, address):
+            return Admission.TOO_OFTEN
         if 0 < options.connection_limit <= len(self._guests):
             return Admission.TOO_MANY
-        of_client = options.client_connection_count_limit
-        if 0 < of_client <= self._by_address[address] and not may_relay(address, options.client_event_limit_exceptions):
+        of_client, client = options.client_connection_count_limit, client_key(address)
+        if 0 < of_client <= self._by_client[client] and not self._is_exempt(address):
             return Admission.TOO_MANY_OF_CLIENT
-        self._guests[guest] = address
-        self._by_address[address] += 1
+        self._guests[guest] = client
+        self._by_client[client] += 1
         self._empty.clear()
         if self._closing:
             guest.stop()
         return Admission.ADMITTED
 
+    def exceeds(self, event: Counted, address: IpAddress) -> int:
+        """Count what a client does; returns 0, or how often it did that of late if that is too often."""
+        limit = self._limits[event]
+        if not limit or self._is_exempt(address):
+            return 0
+        count = self._rates.count(event, address)
+        return count if count > limit else 0
+
+    def _is_exempt(self, address: IpAddress) -> bool:
+        return may_relay(address, self._options.client_event_limit_exceptions)
+
     def leave(self, guest: Guest) -> None:
         """Count a session out; one that was not admitted is none."""
         if guest not in self._guests:
             return
-        address = self._guests.pop(guest)
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        client = self._guests.pop(guest)
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
         if not self._guests:
             self._empty.set()
 

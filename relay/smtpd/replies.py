@@ -65,7 +65,7 @@ def extensions(hostname: str, *, message_size_limit: int, starttls: bool) -> Rep
     lines = [hostname, "PIPELINING", f"SIZE {message_size_limit}" if message_size_limit else "SIZE"]
     if starttls:
         lines.append("STARTTLS")
-    return Reply(250, (*lines, "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8"))
+    return Reply(250, (*lines, "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"))
 
 
 def queued(queue_id: QueueId) -> Reply:
@@ -73,18 +73,37 @@ def queued(queue_id: QueueId) -> Reply:
     return _reply(250, f"2.0.0 Ok: queued as {queue_id}")
 
 
+def chunk_taken(octets: int) -> Reply:
+    """One BDAT chunk was taken, and more are to come."""
+    return _reply(250, f"2.0.0 Ok: {octets} bytes")
+
+
+def queued_in_chunks(reply: Reply, octets: int) -> Reply:
+    """``queued`` as it is said after ``BDAT LAST``."""
+    words = f" {octets} bytes queued as "
+    return Reply(reply.code, tuple(line.replace(" queued as ", words) for line in reply.lines))
+
+
 # --- the client said something wrong --------------------------------------------------------------------------------
 
 BAD_SYNTAX: Final = _reply(500, "5.5.2 Error: bad syntax")
 BAD_UTF8: Final = _reply(500, "5.5.2 Error: bad UTF-8 syntax")
 LINE_TOO_LONG: Final = _reply(500, "5.5.2 Error: line too long")
-NOT_RECOGNIZED: Final = _reply(502, "5.5.2 Error: command not recognized")
+NOT_RECOGNIZED: Final = _reply(500, "5.5.2 Error: command not recognized")
 NOT_IMPLEMENTED: Final = _reply(502, "5.5.1 Error: command not implemented")
 VRFY_DISABLED: Final = _reply(502, "5.5.1 VRFY command is disabled")
 AUTH_DISABLED: Final = _reply(503, "5.5.1 Error: authentication not enabled")
 NESTED_MAIL: Final = _reply(503, "5.5.1 Error: nested MAIL command")
 NEED_MAIL: Final = _reply(503, "5.5.1 Error: need MAIL command")
 NEED_RCPT: Final = _reply(503, "5.5.1 Error: need RCPT command")
+RCPT_AFTER_BDAT: Final = _reply(503, "5.5.1 Error: RCPT after BDAT")
+DATA_AFTER_BDAT: Final = _reply(503, "5.5.1 Error: DATA after BDAT")
+# What follows a BDAT that cannot be read is of unknown length, so these two end the session.
+BDAT_SYNTAX: Final = _reply(521, "5.5.4 Syntax: BDAT count [LAST]")
+BDAT_BEYOND_SKIPPING: Final = _reply(521, "5.3.4 Chunk exceeds message size limit")
+NULL_BDAT: Final = _reply(551, "5.7.1 Null BDAT request")
+CHUNK_TOO_BIG: Final = _reply(552, "5.3.4 Chunk exceeds message size limit")
+NOT_SYNCHRONIZED: Final = _reply(554, "5.5.0 Error: SMTP protocol synchronization")
 NO_VALID_RECIPIENTS: Final = _reply(554, "5.5.1 Error: no valid recipients")
 MUST_START_TLS: Final = _reply(530, "5.7.0 Must issue a STARTTLS command first")
 TLS_ALREADY_ACTIVE: Final = _reply(554, "5.5.1 Error: TLS already active")
@@ -101,6 +120,16 @@ BAD_NOTIFY: Final = _reply(501, "5.5.4 Error: Bad NOTIFY parameter syntax")
 BAD_ORCPT: Final = _reply(501, "5.5.4 Error: Bad ORCPT parameter syntax")
 UNDECLARED_UNICODE: Final = _reply(553, "5.6.7 Must declare SMTPUTF8 to send unicode address")
 FORBIDDEN_COMMAND: Final = _reply(221, "2.7.0 Error: I can break rules, too. Goodbye.")
+
+
+def chunk_discarded(octets: int) -> Reply:
+    """A BDAT chunk after one that was refused, read and dropped."""
+    return _reply(551, f"5.0.0 Discarded {octets} bytes after earlier error")
+
+
+def bare_line_end(hostname: str) -> Reply:
+    """A bare CR or LF where ``forbid_bare_newline = reject``."""
+    return _reply(550, f"5.5.2 {hostname} Error: bare <LF> received")
 
 
 def syntax(usage: str, *, enhanced: bool = True) -> Reply:
@@ -137,6 +166,16 @@ def timeout_exceeded(hostname: str) -> Reply:
 def too_many_errors(hostname: str) -> Reply:
     """The client made ``hard_error_limit`` errors without handing over a message."""
     return _reply(421, f"4.7.0 {hostname} Error: too many errors")
+
+
+def too_much_mail(address: str) -> Reply:
+    """One client has begun too many messages of late."""
+    return _reply(450, f"4.7.1 Error: too much mail from {address}")
+
+
+def too_many_recipients_of_late(address: str) -> Reply:
+    """One client has named too many recipients of late."""
+    return _reply(450, f"4.7.1 Error: too many recipients from {address}")
 
 
 def too_many_connections(hostname: str, address: str) -> Reply:

@@ -8,6 +8,7 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 
+from relay.mail.envelope import ClientTls
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.options import SmtpdOptions
 
@@ -40,6 +41,19 @@ def server_tls_context(options: SmtpdOptions) -> ssl.SSLContext | None:
         missing = key_file if os.access(cert_file, os.R_OK) else cert_file
         raise CannotServe(f"[smtpd] cannot read the certificate file {missing}: {error.strerror}") from None
     return context
+
+
+def client_tls(session: ssl.SSLObject, context: ssl.SSLContext) -> ClientTls:
+    """What there is to say of a client's TLS session."""
+    known = session.cipher()
+    cipher, _, bits = known if known is not None else ("", "", 0)
+    algorithm_bits = {one["name"]: one["alg_bits"] for one in context.get_ciphers()}
+    return ClientTls(
+        protocol=session.version() or "unknown",
+        cipher=cipher,
+        bits=bits,
+        algorithm_bits=algorithm_bits.get(cipher, bits),
+    )
 
 
 class SmtpServer:

@@ -40,25 +40,35 @@ from relay.mail.names import IpAddress
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.access import client_address
+from relay.smtpd.chunking import parse_bdat
+from relay.smtpd.commands import Command, quoted, read_command
+from relay.smtpd.content import BareLineEnds
 from relay.smtpd.dialogue import Dialogue
 from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Incoming, Odd
 from relay.smtpd.lobby import Admission, Lobby
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.patience import Patience
+from relay.smtpd.rates import Counted
+from relay.smtpd.reception import Accept, Reception
+from relay.smtpd.server import client_tls
 from relay.smtpd.softening import softened
-
-Accept = Callable[[Envelope, AsyncIterator[bytes]], Awaitable[Reply]]
-"""``Intake.accept``: what becomes of a message."""
 
 NameOf = Callable[[IpAddress], Awaitable[str]]
 """The verified reverse name of a client address, or ``unknown``; bounded in time and never raises."""
 
 TOO_MANY_ERRORS = "too many errors"
-# smtpd_forbidden_commands: what browsers and port scanners say, which no mail client does.
-_FORBIDDEN = frozenset({"CONNECT", "GET", "POST"})
+# After these the session is over.
+_LAST_WORDS = frozenset(
+    {
+        replies.BYE,
+        replies.FORBIDDEN_COMMAND,
+        replies.NOT_SYNCHRONIZED,
+        replies.BDAT_SYNTAX,
+        replies.BDAT_BEYOND_SKIPPING,
+    }
+)
 # Seconds that a client has to take our last words and close, before the connection is cut.
 _LINGER = 10.0
-_MAX_QUOTED = 100
 
 
 async def name_without_dns(address: IpAddress) -> str:
@@ -112,9 +122,12 @@ class Session(SMTP):
         self._verb = "UNKNOWN"
         self._stage = "CONNECT"
         self._out = bytearray()
-        # Both are made when the connection is (_handle_client), before anything else here is called.
+        self._over = False
+        self._had_bare_line_end = False
+        # All are made when the connection is (_handle_client), before anything else here is called.
         self._incoming: Incoming
         self._dialogue: Dialogue
+        self._reception: Reception
 
     # --- for the lobby ----------------------------------------------------------------------------------------------
 
@@ -160,23 +173,38 @@ class Session(SMTP):
         self._incoming = Incoming(self._reader, timeout=self._options.timeout)
         try:
             admission = self._lobby.enter(self, address)
-            client = Client(address=address, port=peer[1], name=await self._name_of(address))
-            self._dialogue = Dialogue(
-                client,
-                self._options,
-                tls_available=self.tls_context is not None,
-                observe=self._observe,
-                refusal=self._refusal,
-            )
-            self._observe(ClientConnected(client))
-            await self._serve(admission)
-            self._observe(ClientDisconnected(self._dialogue.client, self._patience.commands))
+            self._meet(Client(address=address, port=peer[1], name=await self._name_of(address)))
+            try:
+                await self._serve(admission)
+            finally:
+                await self._reception.abandon()
+            notes = ("bare_lf",) if self._had_bare_line_end or self._reception.had_bare else ()
+            self._observe(ClientDisconnected(self._dialogue.client, self._patience.commands, notes))
             await self._hang_up()
         except Exception:
             self._crashed()
         finally:
             self._lobby.leave(self)
             self._writer.transport.abort()  # does nothing to what is closed
+
+    def _meet(self, client: Client) -> None:
+        self._dialogue = Dialogue(
+            client,
+            self._options,
+            tls_available=self.tls_context is not None,
+            exceeds=self._lobby.exceeds,
+            observe=self._observe,
+            refusal=self._refusal,
+        )
+        self._reception = Reception(
+            self._incoming,
+            self._dialogue,
+            options=self._options,
+            budget=self._lobby.budget,
+            accept=self._accepted,
+            start=self._start_content,
+        )
+        self._observe(ClientConnected(client))
 
     async def _serve(self, admission: Admission) -> None:
         try:
@@ -186,7 +214,7 @@ class Session(SMTP):
                 self._turn_away(admission)
             await self._flush()
         except ClientGone as gone:
-            self._observe(ClientLost(self._dialogue.client, gone.how, self._stage))
+            self._observe(ClientLost(self._dialogue.client, gone.how, gone.after or self._stage))
             if gone.how == TIMED_OUT:
                 self._answer(replies.timeout_exceeded(self.hostname))
                 with suppress(ClientGone):
@@ -203,16 +231,22 @@ class Session(SMTP):
 
     def _turn_away(self, admission: Admission) -> None:
         client = self._dialogue.client
-        if admission is Admission.TOO_MANY_OF_CLIENT:
-            reply = replies.too_many_connections(self.hostname, str(client.address))
-        else:
+        if admission is Admission.TOO_MANY:
             reply = replies.too_busy(self.hostname)
+        else:
+            reply = replies.too_many_connections(self.hostname, str(client.address))
+            what = Counted.CONNECTION.value if admission is Admission.TOO_OFTEN else "Connection concurrency"
+            self._observe(Warned(Program.SMTPD, f"{what} limit exceeded: from {client} for service smtp"))
         self._observe(Rejected(client=client, where="CONNECT", reply=reply))
         self._answer(reply)
 
     async def _converse(self) -> None:
+        await self._incoming.look()
+        if self._out_of_turn("CONNECT"):
+            self._answer(replies.NOT_SYNCHRONIZED)
+            return
         self._answer(replies.greeting(self.hostname))
-        while True:
+        while not self._over:
             if self._patience.exhausted:
                 self._observe(ClientLost(self._dialogue.client, TOO_MANY_ERRORS, self._stage))
                 self._answer(replies.too_many_errors(self.hostname))
@@ -231,8 +265,15 @@ class Session(SMTP):
                 await asyncio.sleep(self._options.error_sleep_time)
             if reply is not replies.START_TLS:  # which was said before TLS began
                 self._answer(reply)
-            if reply in (replies.BYE, replies.FORBIDDEN_COMMAND):
-                return
+            if reply in _LAST_WORDS:
+                self._over = True
+
+    def _out_of_turn(self, after: str) -> bool:
+        """Whether the client said something before it was its turn, and is to be cut off for it."""
+        early = self._incoming.early
+        if early:
+            self._note(f"improper command pipelining after {after} from {self._dialogue.client}: {quoted(early)}")
+        return bool(early) and self._options.forbid_unauth_pipelining
 
     async def _guarded(self, work: Awaitable[Reply]) -> Reply:
         """What goes wrong inside is our fault: 4xx, and the reason for our log only."""
@@ -244,6 +285,13 @@ class Session(SMTP):
             self._crashed()
             return replies.LOCAL_PROBLEM
 
+    async def _accepted(self, envelope: Envelope, content: AsyncIterator[bytes]) -> Reply:
+        return await self._guarded(self._accept(envelope, content))
+
+    async def _start_content(self) -> None:
+        self._answer(replies.START_DATA)
+        await self._flush()
+
     def _crashed(self) -> None:
         self._observe(Crashed("smtpd session", traceback.format_exc()))
 
@@ -253,46 +301,49 @@ class Session(SMTP):
         self._verb = self._stage = "UNKNOWN"
         if isinstance(line, Odd):
             return replies.LINE_TOO_LONG
-        try:
-            verb, _, argument = line.decode().strip().partition(" ")
-        except UnicodeDecodeError:
-            return replies.BAD_UTF8
-        verb, argument = verb.upper(), argument.strip()
-        if not verb:
-            return replies.BAD_SYNTAX
-        if verb in _FORBIDDEN:
-            quoted = ascii(line[:_MAX_QUOTED].decode())[1:-1]
-            self._observe(Warned(Program.SMTPD, f"non-SMTP command from {self._dialogue.client}: {quoted}"))
-            return replies.FORBIDDEN_COMMAND
-        if self._dialogue.knows(verb):
-            self._verb = self._stage = verb
-        match verb:
+        if self._incoming.bare_line_end and self._options.forbid_bare_newline is not BareLineEnds.NO:
+            self._had_bare_line_end = True
+            if self._options.forbid_bare_newline is BareLineEnds.REJECT:
+                self._over = True
+                return replies.bare_line_end(self.hostname)
+        command = read_command(line, self._dialogue.knows)
+        client = self._dialogue.client
+        if isinstance(command, Reply):
+            if command is replies.FORBIDDEN_COMMAND:
+                self._observe(Warned(Program.SMTPD, f"non-SMTP command from {client}: {quoted(line)}"))
+            return command
+        self._verb = self._stage = command.verb
+        if command.ends_a_group(client.protocol) and self._out_of_turn(command.verb):
+            return replies.NOT_SYNCHRONIZED
+        return await self._carry_out(command, line)
+
+    async def _carry_out(self, command: Command, line: bytes) -> Reply:
+        match command.verb:
             case "DATA":
-                return await self._data(argument)
+                return self._content_ended(await self._reception.data(command.argument))
+            case "BDAT":
+                chunk = parse_bdat(command.argument)
+                if chunk is None:
+                    text = f"NOQUEUE: malformed BDAT command syntax from {self._dialogue.client}: {quoted(line)}"
+                    self._observe(Warned(Program.SMTPD, text))
+                    return replies.BDAT_SYNTAX
+                reply = await self._reception.chunk(chunk)
+                return self._content_ended(reply) if chunk.last else reply
             case "STARTTLS":
-                return await self._start_tls(argument)
+                return await self._start_tls(command.argument)
             case "QUIT":
                 return replies.BYE
-            case _:
-                return self._dialogue.answer(verb, argument)
+            case verb:
+                reply = self._dialogue.answer(verb, command.argument)
+                if reply.code < 400 and verb in {"MAIL", "RSET", "HELO", "EHLO"}:
+                    await self._reception.abandon()  # the transaction is over, or another one began
+                return reply
 
-    async def _data(self, argument: str) -> Reply:
-        envelope = self._dialogue.begin_data(argument)
-        if isinstance(envelope, Reply):
-            return envelope
-        self._answer(replies.START_DATA)
-        await self._flush()
-        content = self._incoming.content()
-        try:
-            reply = await self._guarded(self._accept(envelope, content))
-            await content.drain()
-        except ClientGone:
-            self._stage = f"DATA ({content.received} bytes)"
-            raise
-        self._stage = "END-OF-MESSAGE"
-        self._dialogue.end_transaction()
+    def _content_ended(self, reply: Reply) -> Reply:
         if reply.code < 400:
             self._patience.renew()
+        if not self._dialogue.in_transaction:
+            self._stage = "END-OF-MESSAGE"
         return reply
 
     async def _start_tls(self, argument: str) -> Reply:
@@ -300,8 +351,9 @@ class Session(SMTP):
         if reply is not replies.START_TLS:
             return reply
         client = self._dialogue.client
-        if self._incoming.clear():
-            self._note(f"improper command pipelining after STARTTLS from {client}")
+        if self._out_of_turn("STARTTLS"):
+            return replies.NOT_SYNCHRONIZED
+        self._incoming.clear()
         try:
             await self.smtp_STARTTLS("")
         except TLSSetupException as failure:
@@ -319,11 +371,7 @@ class Session(SMTP):
         ssl_object = self._writer.get_extra_info("ssl_object")
         if ssl_object is None or self.tls_context is None:  # gone in the middle of the handshake
             raise ClientGone(LOST)
-        cipher, _, bits = ssl_object.cipher()
-        algorithm_bits = {known["name"]: known["alg_bits"] for known in self.tls_context.get_ciphers()}
-        return ClientTls(
-            protocol=ssl_object.version(), cipher=cipher, bits=bits, algorithm_bits=algorithm_bits.get(cipher, bits)
-        )
+        return client_tls(ssl_object, self.tls_context)
 
     def _note(self, text: str) -> None:
         self._observe(Noted(Program.SMTPD, text))

@@ -15,7 +15,10 @@ TLS = ClientTls(protocol="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", bits=256, a
 def dialogue(address: str = "127.0.0.1", *, tls_available: bool = False) -> tuple[Dialogue, list[Event]]:
     events: list[Event] = []
     client = Client(address=ip_address(address))
-    return Dialogue(client, options(), tls_available=tls_available, observe=events.append), events
+    talk = Dialogue(
+        client, options(), tls_available=tls_available, exceeds=lambda event, address: 0, observe=events.append
+    )
+    return talk, events
 
 
 def envelope_of(talk: Dialogue) -> Envelope:

@@ -42,7 +42,7 @@ def test_postfix_says_it_like_this() -> None:
         "554 5.4.0 Error: too many hops",
         "452 4.3.1 Insufficient system storage",
         "451 4.3.0 Error: queue file write error",
-        "502 5.5.2 Error: command not recognized",
+        "500 5.5.2 Error: command not recognized",
         "421 4.4.2 h.example Error: timeout exceeded",
         "421 4.7.0 h.example Error: too many errors",
         "421 4.7.0 h.example Error: too many connections from 192.0.2.1",

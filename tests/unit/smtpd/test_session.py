@@ -230,16 +230,16 @@ async def test_other_commands(relay: FrontEnd) -> None:
         assert await client.say("NOOP whatever") == "250 2.0.0 Ok"
         assert await client.say("AUTH PLAIN AGEAYg==") == "503 5.5.1 Error: authentication not enabled"
         for unknown in ("ETRN example.org", "EXPN list", "HELP", "BDAT 10 LAST", "XCLIENT NAME=x", "FOO"):
-            assert await client.say(unknown) == "502 5.5.2 Error: command not recognized"
+            assert await client.say(unknown) == "500 5.5.2 Error: command not recognized"
 
 
 async def test_garbage_is_answered_and_the_session_goes_on(relay: FrontEnd) -> None:
     async with relay.client() as client:
-        assert await client.say(b"\x16\x03\x01\x02") == "502 5.5.2 Error: command not recognized"
+        assert await client.say(b"\x16\x03\x01\x02") == "500 5.5.2 Error: command not recognized"
         assert await client.say(b"\xff\xfe\xfd") == "500 5.5.2 Error: bad UTF-8 syntax"
         assert await client.say(b"") == "500 5.5.2 Error: bad syntax"
         assert await client.say(b"MAIL FROM:<\xff@x>") == "500 5.5.2 Error: bad UTF-8 syntax"
-        assert await client.say(b"\x00" * 100) == "502 5.5.2 Error: command not recognized"
+        assert await client.say(b"\x00" * 100) == "500 5.5.2 Error: command not recognized"
         for size in (2050, 65530, 200_000):
             assert await client.say(b"NOOP " + b"x" * size) == "500 5.5.2 Error: line too long"
         assert (await client.message(b"still here\r\n")).startswith(QUEUED)
@@ -341,7 +341,7 @@ async def test_too_many_errors_end_the_session() -> None:
     async with front_end(options(hard_error_limit=3)) as relay, relay.client() as client:
         client.send("FOO", "BAR", "BAZ", "QUIT")
         answers = (await client.rest()).decode().splitlines()
-        assert answers == ["502 5.5.2 Error: command not recognized"] * 3 + [
+        assert answers == ["500 5.5.2 Error: command not recognized"] * 3 + [
             f"421 4.7.0 {HOSTNAME} Error: too many errors"
         ]
         lost = await relay.seen(ClientLost)

@@ -1,0 +1,61 @@
+"""How often a client did something of late: Postfix's anvil(8). Pure.
+
+As there, the time of a client runs in windows: the first event opens one, all events until its end are counted in it, and the
+first event after its end opens the next. A count is of the event itself included, so a limit of 3 refuses the fourth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from ipaddress import ip_network
+
+from relay.mail.names import IpAddress
+
+# anvil_rate_time_unit: seconds of a window.
+WINDOW = 60.0
+# smtpd_client_ipv6_prefix_length: who has a network of IPv6 addresses is one client.
+IPV6_PREFIX = 84
+
+
+class Counted(Enum):
+    """What is counted; the value is Postfix's name of it in the log."""
+
+    CONNECTION = "Connection rate"
+    MESSAGE = "Message delivery request rate"
+    RECIPIENT = "Recipient address rate"
+
+
+def client_key(address: IpAddress) -> str:
+    """What counts as one client: an IPv4 address, or a /84 of IPv6."""
+    return str(address) if address.version == 4 else str(ip_network((int(address), IPV6_PREFIX), strict=False))
+
+
+class Rates:
+    """Events by client.
+
+    Memory is bounded by the clients of two windows: what is over is dropped at the first event of a later window.
+
+    :param clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._windows: dict[tuple[Counted, str], tuple[float, int]] = {}
+        self._swept = clock()
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def count(self, event: Counted, address: IpAddress) -> int:
+        """Count an event and tell how many there were in the window, this one included."""
+        now = self._clock()
+        if now - self._swept >= WINDOW:
+            self._swept = now
+            self._windows = {key: window for key, window in self._windows.items() if now - window[0] < WINDOW}
+        key = (event, client_key(address))
+        began, counted = self._windows.get(key, (now, 0))
+        if now - began >= WINDOW:
+            began, counted = now, 0
+        self._windows[key] = (began, counted + 1)
+        return counted + 1
