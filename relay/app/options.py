@@ -15,6 +15,7 @@ from relay.mail.names import Domain, IpAddress
 from relay.queue.notices import NoticeClass, ReportOptions
 from relay.queue.schedule import RetrySchedule
 from relay.scheduling.window import Limits
+from relay.smtpd.content import BareLineEnds
 from relay.smtpd.options import SmtpdOptions
 from relay.worker import WorkerOptions
 
@@ -88,7 +89,14 @@ def smtpd_options(config: Config) -> SmtpdOptions:
         hopcount_limit=smtpd.hopcount_limit,
         timeout=smtpd.timeout,
         client_connection_count_limit=smtpd.client_connection_count_limit,
-        client_event_limit_exceptions=smtpd.mynetworks,
+        client_connection_rate_limit=smtpd.client_connection_rate_limit,
+        client_message_rate_limit=smtpd.client_message_rate_limit,
+        client_recipient_rate_limit=smtpd.client_recipient_rate_limit,
+        client_event_limit_exceptions=smtpd.client_event_limit_exceptions or smtpd.mynetworks,
+        connection_limit=smtpd.connection_limit,
+        content_memory_limit=smtpd.content_memory_limit,
+        forbid_bare_newline=BareLineEnds(smtpd.forbid_bare_newline),
+        forbid_unauth_pipelining=smtpd.forbid_unauth_pipelining,
         soft_error_limit=smtpd.soft_error_limit,
         hard_error_limit=smtpd.hard_error_limit,
         error_sleep_time=smtpd.error_sleep_time,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
-from relay.config.kinds import OPTIONAL_PATH, SIZE, SWITCH, TEXT, duration, integer
+from relay.config.kinds import OPTIONAL_PATH, SIZE, SWITCH, TEXT, choice, duration, integer
 from relay.config.netkinds import LISTEN, NETWORKS, Endpoint, level
 from relay.config.section import Section, later, option
 from relay.policy.level import Level
@@ -28,7 +28,7 @@ class SmtpdSection(Section):
         _LOOPBACK, "Networks whose clients may relay to any destination; all others get 454 4.7.1."
     )
     tls_security_level: Annotated[Level, level(Level.NONE, Level.MAY, Level.ENCRYPT)] = option(
-        Level.NONE, "Whether STARTTLS is offered to clients: none or may; encrypt is not in this release."
+        Level.NONE, "STARTTLS for clients: none does not offer it, may offers it, encrypt takes no mail without it."
     )
     tls_cert_file: Annotated[str, OPTIONAL_PATH] = option(
         "", "PEM file with our certificate for clients, then its intermediates."
@@ -48,8 +48,32 @@ class SmtpdSection(Section):
     client_connection_count_limit: Annotated[int, _COUNT] = option(
         50, "Most connections of one client at a time; 0 for no limit."
     )
-    client_message_rate_limit: Annotated[int, _COUNT] = later(
-        0, "Most messages of one client within 60 seconds; 0 for no limit. Clients in mynetworks are exempt."
+    client_connection_rate_limit: Annotated[int, _COUNT] = option(
+        0, "Most connections of one client within 60 seconds; 0 for no limit."
+    )
+    client_message_rate_limit: Annotated[int, _COUNT] = option(
+        0, "Most messages that one client may begin within 60 seconds; 0 for no limit."
+    )
+    client_recipient_rate_limit: Annotated[int, _COUNT] = option(
+        0, "Most recipients that one client may name within 60 seconds; 0 for no limit."
+    )
+    client_event_limit_exceptions: Annotated[tuple[IpNetwork, ...], NETWORKS] = option(
+        (), "Networks that the four client limits do not concern; empty means mynetworks."
+    )
+    connection_limit: Annotated[int, _COUNT] = option(
+        1000, "Most connections of all clients at a time; 0 for no limit."
+    )
+    content_memory_limit: Annotated[int, SIZE] = option(
+        128 * 1024 * 1024,
+        "Memory for messages while they come in, in bytes; beyond it clients get 452 4.3.1. 0 for no limit.",
+    )
+    forbid_bare_newline: Annotated[str, choice("normalize", "reject", "no")] = option(
+        "normalize",
+        "A message with a bare CR or LF: normalize makes CRLF of it, reject refuses it with 550; no is normalize for clients "
+        "that also double a dot behind a bare LF. Only CRLF.CRLF ends a message, whatever stands here.",
+    )
+    forbid_unauth_pipelining: Annotated[bool, SWITCH] = option(
+        True, "Whether clients that send before it is their turn (RFC 2920) are cut off with 554."
     )
     soft_error_limit: Annotated[int, _COUNT] = option(10, "Errors of a session before replies are delayed.")
     hard_error_limit: Annotated[int, integer(1, 1_000_000)] = option(20, "Errors before a session is closed with 421.")

@@ -85,6 +85,11 @@ class SmtpServer:
         """How many sessions there are now."""
         return len(self._lobby)
 
+    @property
+    def content_memory(self) -> int:
+        """Octets that contents coming in have in memory, at most."""
+        return self._lobby.budget.held
+
     async def start(self) -> None:
         """Open every socket.
 

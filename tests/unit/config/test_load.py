@@ -220,7 +220,6 @@ def test_values_of_the_wrong_kind(line: str) -> None:
         'smtpd.submissions_listen = "127.0.0.1:465"',
         "smtpd.tls_auth_only = true",
         'smtpd.users_file = "users"',
-        "smtpd.client_message_rate_limit = 10",
         'smtpd.sender_login_maps = "x"',
         'smtpd.proxy_protocol_networks = "10.0.0.0/8"',
         "relay.workers = 2",

@@ -114,6 +114,15 @@ class Client:
         async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
+    async def chunks(self, *chunks: bytes, sender: str = "a@example.org", to: str = "b@example.net") -> list[str]:
+        """A transaction in chunks, all pipelined; the replies to them."""
+        assert (await self.say(f"MAIL FROM:<{sender}>")).startswith("250")
+        assert (await self.say(f"RCPT TO:<{to}>")).startswith("250")
+        for number, chunk in enumerate(chunks, 1):
+            last = b" LAST" if number == len(chunks) else b""
+            self.writer.write(b"BDAT %d%b\r\n%b" % (len(chunk), last, chunk))
+        return [await self.reply() for _ in chunks]
+
     async def message(self, content: bytes, *, sender: str = "a@example.org", to: str = "b@example.net") -> str:
         """A whole transaction; the content is sent as it is given, the end added."""
         assert (await self.say(f"MAIL FROM:<{sender}>")).startswith("250")

@@ -61,6 +61,7 @@ def test_extensions_stand_in_postfix_order() -> None:
         "8BITMIME",
         "DSN",
         "SMTPUTF8",
+        "CHUNKING",
     )
     without = replies.extensions("h.example", message_size_limit=0, starttls=False).lines
     assert "SIZE" in without

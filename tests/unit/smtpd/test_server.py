@@ -54,7 +54,8 @@ def test_a_message_under_way_is_finished_first(run: Run) -> None:
     async def scenario() -> None:
         store = RecordingStore(hold=asyncio.Event())
         assert store.hold is not None
-        async with front_end(store=store) as relay, relay.client() as client:
+        settings = options(forbid_unauth_pipelining=False)
+        async with front_end(settings, store=store) as relay, relay.client() as client:
             client.send("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>", "DATA", "x")
             for code in ("250", "250", "354"):
                 assert (await client.reply()).startswith(code)
@@ -73,7 +74,8 @@ def test_a_message_under_way_is_finished_first(run: Run) -> None:
 def test_who_does_not_finish_is_cut_off(run: Run) -> None:
     async def scenario() -> None:
         store = RecordingStore()
-        async with front_end(store=store) as relay, relay.client() as client:
+        settings = options(forbid_unauth_pipelining=False)
+        async with front_end(settings, store=store) as relay, relay.client() as client:
             client.send("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>", "DATA", "x")
             await store.begun.wait()
             await relay.server.close(grace=0)
