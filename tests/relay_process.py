@@ -47,7 +47,11 @@ class RelayProcess:
             (directory / name).write_text(text)
         sections: dict[str, dict[str, Setting]] = {
             "relay": {"myhostname": "relay.test", "state_dir": "state"},
-            "smtpd": {"listen": [f"{self.address}:{self.port}"], "mynetworks": ["127.0.0.0/8"]},
+            "smtpd": {
+                "listen": [f"{self.address}:{self.port}"],
+                "mynetworks": ["127.0.0.0/8"],
+                "local_header_rewrite_clients": "",  # what a test sends is what it finds
+            },
             "http": {"listen": ""},
             # Not "auto", which may ask the DNS root itself: nothing that a test starts asks beyond loopback.
             "dns": {"mode": "trust-ad"},

@@ -81,6 +81,8 @@ PURE = {
     "smtpd/commands",
     "smtpd/rates",
     "smtpd/budget",
+    "smtpd/section",
+    "smtpd/access",
     "delivery/plan",
     "explain/objects",
     "explain/story",

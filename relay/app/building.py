@@ -15,7 +15,8 @@ from pathlib import Path
 
 from relay import __version__
 from relay.app.ending import Ending
-from relay.app.options import delivery_options, report_options, retry_schedule, smtpd_options, worker_options
+from relay.app.options import delivery_options, report_options, retry_schedule, worker_options
+from relay.app.receiving import front_end
 from relay.app.resolving import CannotResolve, open_resolving
 from relay.app.rules import Rules, read_rules
 from relay.config.config import Config
@@ -43,11 +44,7 @@ from relay.queue.settle import Settler
 from relay.queue.spool import make_durably
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
-from relay.smtpd.intake import Intake, IntakeOptions
-from relay.smtpd.lobby import Lobby
-from relay.smtpd.server import SmtpServer, server_tls_context
-from relay.smtpd.session import Session
-from relay.smtpd.softening import softly
+from relay.smtpd.server import SmtpServer
 from relay.tls.authorities import CaStoreError
 from relay.tls.own_certificate import ClientCertificateError
 from relay.tls.peer import Anchors, ChainResult
@@ -227,34 +224,15 @@ class Building:
 
     async def open_front_end(self) -> None:
         """The listening sockets."""
-        options = smtpd_options(self.config)
-        observe = softly(self.observe) if options.soft_bounce else self.observe
-        intake = Intake(
+        self.servers = front_end(
+            self.config,
             self.store,
-            options=IntakeOptions(
-                hostname=self.config.relay.myhostname,
-                message_size_limit=options.message_size_limit,
-                hopcount_limit=options.hopcount_limit,
-            ),
             destination_of=self.destination_of,
             clock=now,
             new_id=self.new_id,
-            observe=observe,
+            observe=self.observe,
             accepted=self.worker.expect,
         )
-        tls_context = server_tls_context(options)
-
-        def session(lobby: Lobby) -> Session:
-            return Session(
-                lobby,
-                options=options,
-                accept=intake.accept,
-                refusal=intake.refusal,
-                observe=observe,
-                tls_context=tls_context,
-            )
-
-        self.servers = SmtpServer(self.config.smtpd.listen, session, options)
         await self.servers.start()
         self.stack.push_async_callback(self.ending.drain, self.servers, self.worker, self.observe)
 

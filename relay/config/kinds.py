@@ -121,6 +121,35 @@ def choice(*words: str) -> Kind:
     return Kind(read, toml_string)
 
 
+def choices(*words: str) -> Kind:
+    """Some of some words, any case; ``""`` is none of them."""
+    expected = f"some of {', '.join(map(toml_string, words))}"
+
+    def read(raw: object, _base: Path) -> tuple[str, ...]:
+        chosen = tuple(item.lower() for item in items_of(raw, expected))
+        wrong = [item for item in chosen if item not in words]
+        if wrong:
+            raise ValueError(f"expected {expected}, {found(wrong[0])}")
+        return chosen
+
+    return Kind(read, toml_list)
+
+
+def _read_field_names(raw: object, _base: Path) -> tuple[str, ...]:
+    expected = 'names of header fields such as ["bcc", "x-originating-ip"]'
+    names = tuple(item.lower().removesuffix(":") for item in items_of(raw, expected))
+    for name in names:
+        if not re.fullmatch(r"[!-9;-~]{1,78}", name):
+            raise ValueError(f"expected {expected}, {found(name)}")
+        if name in _NEEDED_FIELDS:
+            raise ValueError(f"{name} fields cannot be taken out: loops are found by them")
+    return names
+
+
+_NEEDED_FIELDS = frozenset({"received"})
+FIELD_NAMES = Kind(_read_field_names, toml_list)
+
+
 def integer(minimum: int, maximum: int) -> Kind:
     """A whole number within bounds."""
     expected = f"a whole number from {minimum} to {maximum}"

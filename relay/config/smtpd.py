@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
-from relay.config.kinds import OPTIONAL_PATH, SIZE, SWITCH, TEXT, choice, duration, integer
+from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, TEXT, choice, choices, duration, integer
 from relay.config.netkinds import LISTEN, NETWORKS, Endpoint, level
 from relay.config.section import Section, later, option
 from relay.policy.level import Level
@@ -13,6 +13,7 @@ from relay.policy.level import Level
 IpNetwork = IPv4Network | IPv6Network
 _LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _COUNT = integer(0, 1_000_000)
+_REWRITE_CLIENTS = ("permit_inet_interfaces", "permit_mynetworks", "permit_sasl_authenticated")
 
 
 class SmtpdSection(Section):
@@ -43,6 +44,22 @@ class SmtpdSection(Section):
     recipient_limit: Annotated[int, integer(1, 100_000)] = option(1000, "Most recipients of one message.")
     hopcount_limit: Annotated[int, integer(1, 1000)] = option(
         50, "Most Received header fields before a message counts as looping."
+    )
+    header_size_limit: Annotated[int, SIZE] = option(
+        102_400, "Longest header field, in bytes; what one has beyond is cut off. 0 for no limit."
+    )
+    local_header_rewrite_clients: Annotated[tuple[str, ...], choices(*_REWRITE_CLIENTS)] = option(
+        ("permit_inet_interfaces", "permit_sasl_authenticated"),
+        "Whose mail gets the Message-Id and Date that it lacks: permit_inet_interfaces (this machine), permit_mynetworks, "
+        'permit_sasl_authenticated; "" for nobody.',
+    )
+    always_add_missing_headers: Annotated[bool, SWITCH] = option(
+        False, "Whether everybody's mail gets the Message-Id and Date that it lacks."
+    )
+    message_drop_headers: Annotated[tuple[str, ...], FIELD_NAMES] = option(
+        (),
+        "Header fields that are taken out of every message, for instance bcc. Postfix drops bcc, content-length, "
+        "resent-bcc and return-path unasked.",
     )
     timeout: Annotated[float, duration(1)] = option(300.0, "Longest wait for a command or for content of a client.")
     client_connection_count_limit: Annotated[int, _COUNT] = option(

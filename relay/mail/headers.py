@@ -53,6 +53,18 @@ def received_field(envelope: Envelope, *, hostname: str, queue_id: QueueId, arri
     return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
 
 
+def missing_fields(queue_id: QueueId, *, hostname: str, arrived_at: datetime) -> tuple[tuple[bytes, bytes], ...]:
+    """What a message must have (RFC 5322 section 3.6): fields by lower-case name, whole, as Postfix's cleanup adds them.
+
+    :param hostname: ours; with the time and the queue ID it makes the Message-Id one of its kind.
+    :param arrived_at: aware; written in UTC.
+    """
+    at = arrived_at.astimezone(UTC)
+    message_id = f"Message-Id: <{at:%Y%m%d%H%M%S}.{queue_id}@{hostname}>\r\n"
+    date = f"Date: {format_datetime(at)} (UTC)\r\n"
+    return (b"message-id", message_id.encode("ascii", "replace")), (b"date", date.encode("ascii"))
+
+
 def protocol_word(client: Client, *, smtputf8: bool) -> str:
     """How the message came, in the words of RFC 3848 and RFC 6531: ``SMTP``, ``ESMTPS``, ``UTF8SMTPSA``…"""
     word = "UTF8SMTP" if smtputf8 else client.protocol

@@ -1,10 +1,12 @@
-"""Who may relay: the networks of ``mynetworks``, and nobody else. No sockets, no names."""
+"""Who may relay, and whose mail is completed: decided from what is known of a client. No sockets, no names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from enum import Enum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from relay.mail.envelope import Client
 from relay.mail.names import IpAddress
 
 IpNetwork = IPv4Network | IPv6Network
@@ -35,3 +37,29 @@ def may_relay(address: IpAddress, mynetworks: Iterable[IpNetwork]) -> bool:
     elif address.ipv4_mapped is not None:
         forms.append(address.ipv4_mapped)
     return any(form.version == network.version and form in network for network in mynetworks for form in forms)
+
+
+class LocalRewrite(Enum):
+    """Whose mail counts as written here: the words of Postfix's ``local_header_rewrite_clients``."""
+
+    INET_INTERFACES = "permit_inet_interfaces"
+    MYNETWORKS = "permit_mynetworks"
+    SASL_AUTHENTICATED = "permit_sasl_authenticated"
+
+
+def is_written_here(
+    client: Client,
+    clauses: Collection[LocalRewrite],
+    *,
+    mynetworks: Iterable[IpNetwork],
+    is_own: Callable[[IpAddress], bool],
+) -> bool:
+    """Whether a client's mail is to be completed with what it lacks (Date, Message-Id).
+
+    :param is_own: whether an address is one of this machine's.
+    """
+    return (
+        (LocalRewrite.SASL_AUTHENTICATED in clauses and bool(client.user))
+        or (LocalRewrite.MYNETWORKS in clauses and may_relay(client.address, mynetworks))
+        or (LocalRewrite.INET_INTERFACES in clauses and (client.address.is_loopback or is_own(client.address)))
+    )

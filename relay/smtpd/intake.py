@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay.log.events import Accepted, Observer, Program, Rejected, Warned
-from relay.mail.envelope import Address, Envelope, QueueId, Sender, sender_text
-from relay.mail.headers import HeaderScanner, received_field
+from relay.mail.envelope import Address, Client, Envelope, QueueId, Sender, sender_text
+from relay.mail.headers import HeaderScanner, missing_fields, received_field
 from relay.mail.reply import Reply
 from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
 from relay.smtpd import replies
+from relay.smtpd.section import HeaderSection, SectionRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +23,15 @@ class IntakeOptions:
     :param hostname: ours, for the Received field.
     :param message_size_limit: octets of content as decoded; 0 for no limit.
     :param hopcount_limit: Received fields, ours included, that are too many (as Postfix's cleanup counts).
+    :param header_size_limit: octets of one header field; what is beyond is cut off. 0 for no limit.
+    :param drop_headers: lower-case names of fields that are taken out.
     """
 
     hostname: str
     message_size_limit: int = 10_240_000
     hopcount_limit: int = 50
+    header_size_limit: int = 102_400
+    drop_headers: frozenset[bytes] = frozenset()
 
 
 class Refused(Exception):  # noqa: N818 - the way to make put() keep nothing, not an error
@@ -37,9 +42,14 @@ class Refused(Exception):  # noqa: N818 - the way to make put() keep nothing, no
         self.reply = reply
 
 
-class Intake:
-    """Accepts messages into a store. Content goes in byte for byte, behind one Received field.
+def _nobodys(client: Client) -> bool:
+    return False
 
+
+class Intake:
+    """Accepts messages into a store. Content goes in byte for byte, behind one Received field, but for what the options say.
+
+    :param adds_missing: whether Message-Id and Date are added to a client's messages where they are missing.
     :param destination_of: the scheduling key of the next-hop of mail to a recipient from a sender.
     :param new_id: a queue ID that no other message has.
     :param accepted: called after each commit with the message's destinations, to wake whoever delivers.
@@ -55,6 +65,7 @@ class Intake:
         new_id: Callable[[], QueueId],
         observe: Observer,
         accepted: Callable[[Collection[str]], None],
+        adds_missing: Callable[[Client], bool] = _nobodys,
     ) -> None:
         self._store = store
         self._options = options
@@ -63,6 +74,7 @@ class Intake:
         self._new_id = new_id
         self._observe = observe
         self._accepted = accepted
+        self._adds_missing = adds_missing
 
     def refusal(self) -> Reply | None:
         """What MAIL is answered while no message could be taken anyway: 452 or 451; None while all is well."""
@@ -86,7 +98,8 @@ class Intake:
             destinations={each.id: self._destination_of(each.address, envelope.sender) for each in envelope.recipients},
         )
         headers = HeaderScanner()
-        body = self._body(message, headers, content)
+        section = HeaderSection(self._rules(message))
+        body = self._body(message, headers, section, content)
         try:
             async with aclosing(body):
                 stored = await self._store.put(message, body)
@@ -95,6 +108,9 @@ class Intake:
         except StoreUnavailable as unavailable:
             self._observe(Warned(Program.CLEANUP, f"write queue file: {unavailable}", message.queue_id))
             return self._rejected(message, _not_now(unavailable))
+        if section.cut:
+            limit = self._options.header_size_limit
+            self._observe(Warned(Program.CLEANUP, f"header field cut to {limit} bytes", message.queue_id))
         self._observe(
             Accepted(
                 queue_id=message.queue_id,
@@ -107,25 +123,35 @@ class Intake:
         self._accepted(message.destinations.values())
         return replies.queued(message.queue_id)
 
+    def _rules(self, message: NewMessage) -> SectionRules:
+        added: tuple[tuple[bytes, bytes], ...] = ()
+        if self._adds_missing(message.envelope.client):
+            at = message.arrived_at
+            added = missing_fields(message.queue_id, hostname=self._options.hostname, arrived_at=at)
+        return SectionRules(add=added, drop=self._options.drop_headers, size_limit=self._options.header_size_limit)
+
     async def _body(
-        self, message: NewMessage, headers: HeaderScanner, content: AsyncIterator[bytes]
+        self, message: NewMessage, headers: HeaderScanner, section: HeaderSection, content: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
         limit = self._options.message_size_limit
         trace = received_field(
             message.envelope, hostname=self._options.hostname, queue_id=message.queue_id, arrived_at=message.arrived_at
         )
         size = 0
-        async for chunk in content:
-            size += len(chunk)
+        async for octets in content:
+            size += len(octets)
             if 0 < limit < size:
                 raise Refused(replies.CONTENT_TOO_BIG)
+            chunk = section.feed(octets)
             headers.feed(chunk)
             if headers.received + 1 >= self._options.hopcount_limit:
                 raise Refused(replies.TOO_MANY_HOPS)
             yield trace + chunk
             trace = b""
-        if trace:
-            yield trace
+        rest = section.end()
+        headers.feed(rest)
+        if trace or rest:
+            yield trace + rest
 
     def _rejected(self, message: NewMessage, reply: Reply) -> Reply:
         envelope = message.envelope

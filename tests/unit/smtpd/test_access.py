@@ -4,7 +4,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from relay.smtpd.access import client_address, may_relay
+from relay.mail.envelope import Client
+from relay.smtpd.access import LocalRewrite, client_address, is_written_here, may_relay
 from relay.smtpd.options import LOOPBACK
 
 NETWORKS = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
@@ -51,3 +52,28 @@ def test_peer_addresses() -> None:
     assert client_address("::ffff:192.0.2.9") == ip_address("192.0.2.9")
     assert client_address("fe80::1%eth0") == ip_address("fe80::1")
     assert client_address("192.0.2.9") == ip_address("192.0.2.9")
+
+
+@pytest.mark.parametrize(
+    ("client", "clauses", "written_here"),
+    [
+        (Client(address=ip_address("127.0.0.1")), {LocalRewrite.INET_INTERFACES}, True),
+        (Client(address=ip_address("192.0.2.1")), {LocalRewrite.INET_INTERFACES}, True),
+        (Client(address=ip_address("192.0.2.2")), {LocalRewrite.INET_INTERFACES}, False),
+        (Client(address=ip_address("10.1.1.1")), {LocalRewrite.INET_INTERFACES}, False),
+        (Client(address=ip_address("10.1.1.1")), {LocalRewrite.MYNETWORKS}, True),
+        (Client(address=ip_address("10.1.1.1")), {LocalRewrite.SASL_AUTHENTICATED}, False),
+        (Client(address=ip_address("192.0.2.2"), user="joe"), {LocalRewrite.SASL_AUTHENTICATED}, True),
+        (Client(address=ip_address("127.0.0.1"), user="joe"), set(), False),
+    ],
+)
+def test_whose_mail_is_completed(client: Client, clauses: set[LocalRewrite], written_here: bool) -> None:
+    assert (
+        is_written_here(
+            client,
+            clauses,
+            mynetworks=[ip_network("10.0.0.0/8")],
+            is_own=lambda address: address == ip_address("192.0.2.1"),
+        )
+        == written_here
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from ipaddress import ip_address
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -28,7 +28,7 @@ ENVELOPE = Envelope(
 class Counter:
     """An intake with what it told others."""
 
-    def __init__(self, store: RecordingStore, **limits: int) -> None:
+    def __init__(self, store: RecordingStore, *, local: bool = False, **limits: Any) -> None:
         self.events: list[Event] = []
         self.woken = 0
         self.store = store
@@ -40,6 +40,7 @@ class Counter:
             new_id=lambda: QueueId("4Q1"),
             observe=self.events.append,
             accepted=self._wake,
+            adds_missing=lambda client: local,
         )
 
     def _wake(self, destinations: Collection[str]) -> None:
@@ -133,3 +134,34 @@ async def test_what_the_content_raises_passes_through_and_nothing_is_kept() -> N
     assert not counter.store.messages
     assert not counter.events
     assert counter.woken == 0
+
+
+async def test_what_a_local_client_left_out_is_added_and_logged() -> None:
+    counter = Counter(RecordingStore(), local=True)
+    assert (await counter.accept(b"Subject: x\r\n", b"\r\nbody\r\n")).code == 250
+    (octets,) = counter.store.messages.values()
+    assert octets.endswith(
+        b"Subject: x\r\n"
+        b"Message-Id: <20260821100000.4Q1@relay.example>\r\n"
+        b"Date: Fri, 21 Aug 2026 10:00:00 +0000 (UTC)\r\n"
+        b"\r\nbody\r\n"
+    )
+    (accepted,) = counter.events
+    assert isinstance(accepted, Accepted)
+    assert accepted.message_id == "<20260821100000.4Q1@relay.example>"
+
+
+async def test_an_empty_message_of_a_local_client_is_completed_too() -> None:
+    counter = Counter(RecordingStore(), local=True)
+    assert (await counter.accept()).code == 250
+    (octets,) = counter.store.messages.values()
+    assert octets.endswith(b"Date: Fri, 21 Aug 2026 10:00:00 +0000 (UTC)\r\n")
+
+
+async def test_fields_are_dropped_and_cut_as_asked() -> None:
+    counter = Counter(RecordingStore(), drop_headers=frozenset({b"bcc"}), header_size_limit=100)
+    assert (await counter.accept(b"Bcc: x\r\nTo: " + b"y" * 200 + b"\r\n\r\nbody\r\n")).code == 250
+    (octets,) = counter.store.messages.values()
+    assert octets.endswith(b"(UTC)\r\nTo: " + b"y" * 96 + b"\r\n\r\nbody\r\n")
+    assert isinstance(counter.events[0], Warned)
+    assert counter.events[0].text == "header field cut to 100 bytes"

@@ -1,0 +1,89 @@
+"""The front end as the configuration wants it: its intake, its sessions, its sockets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from datetime import datetime
+
+from relay.app.options import is_local, smtpd_options
+from relay.config.config import Config
+from relay.log.events import Observer
+from relay.mail.envelope import Address, Client, QueueId, Sender
+from relay.queue.store import QueueStore
+from relay.smtpd.access import LocalRewrite, is_written_here
+from relay.smtpd.intake import Intake, IntakeOptions
+from relay.smtpd.lobby import Lobby
+from relay.smtpd.server import SmtpServer, server_tls_context
+from relay.smtpd.session import Session
+from relay.smtpd.softening import softly
+
+# Client addresses of which it is remembered whether they are this machine's.
+_REMEMBERED = 1024
+
+
+def front_end(
+    config: Config,
+    store: QueueStore,
+    *,
+    destination_of: Callable[[Address, Sender], str],
+    clock: Callable[[], datetime],
+    new_id: Callable[[], QueueId],
+    observe: Observer,
+    accepted: Callable[[Collection[str]], None],
+) -> SmtpServer:
+    """A server that is not started yet, which puts what it takes into the store.
+
+    :raises CannotServe: if its certificate cannot be used.
+    """
+    options = smtpd_options(config)
+    observe = softly(observe) if options.soft_bounce else observe
+    intake = Intake(
+        store,
+        options=intake_options(config),
+        destination_of=destination_of,
+        clock=clock,
+        new_id=new_id,
+        observe=observe,
+        accepted=accepted,
+        adds_missing=adds_missing(config),
+    )
+    tls_context = server_tls_context(options)
+
+    def session(lobby: Lobby) -> Session:
+        return Session(
+            lobby,
+            options=options,
+            accept=intake.accept,
+            refusal=intake.refusal,
+            observe=observe,
+            tls_context=tls_context,
+        )
+
+    return SmtpServer(config.smtpd.listen, session, options)
+
+
+def intake_options(config: Config) -> IntakeOptions:
+    """``[smtpd]`` for what becomes of a content."""
+    smtpd = config.smtpd
+    return IntakeOptions(
+        hostname=config.relay.myhostname,
+        message_size_limit=smtpd.message_size_limit,
+        hopcount_limit=smtpd.hopcount_limit,
+        header_size_limit=smtpd.header_size_limit,
+        drop_headers=frozenset(name.encode("ascii") for name in smtpd.message_drop_headers),
+    )
+
+
+def adds_missing(config: Config) -> Callable[[Client], bool]:
+    """Whether a client's mail is completed with the Message-Id and Date that it lacks."""
+    smtpd = config.smtpd
+    clauses = frozenset(LocalRewrite(word) for word in smtpd.local_header_rewrite_clients)
+    is_own = functools.lru_cache(_REMEMBERED)(is_local)
+
+    def adds(client: Client) -> bool:
+        return smtpd.always_add_missing_headers or is_written_here(
+            client, clauses, mynetworks=smtpd.mynetworks, is_own=is_own
+        )
+
+    return adds
