@@ -84,6 +84,8 @@ PURE = {
     "smtpd/section",
     "smtpd/access",
     "delivery/plan",
+    "delivery/lines",
+    "delivery/downgrade",
     "explain/objects",
     "explain/story",
     "explain/text",

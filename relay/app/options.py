@@ -36,6 +36,7 @@ def delivery_options(config: Config) -> DeliveryOptions:
         bind_address6=smtp.bind_address6,
         minimal_backoff_time=config.queue.minimal_backoff_time,
         note_starttls_offer=smtp.tls_note_starttls_offer,
+        line_length_limit=smtp.line_length_limit,
         soft_bounce=config.queue.soft_bounce,
         wrapped_ports=None if smtp.tls_wrappermode else frozenset(smtp.tls_wrappermode_ports),
         sasl_mechanism_filter=smtp.sasl_mechanism_filter,

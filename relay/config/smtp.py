@@ -166,6 +166,10 @@ class SmtpSection(Section):
     destination_rate_delay: Annotated[float, duration()] = option(
         0.0, "Pause between two deliveries to one destination, one at a time; 0 for none."
     )
+    line_length_limit: Annotated[int, integer(0, 1_000_000)] = option(
+        998,
+        "Longest line that is sent, in bytes; longer ones are broken with CR LF SPACE. 0 sends every line as it is.",
+    )
     connection_cache_time_limit: Annotated[float, duration()] = later(
         2.0, "How long an idle session is kept for the next message."
     )

@@ -190,7 +190,12 @@ class Deliverer:
             case Session():
                 outcomes.sending_begins()
                 answers = await send_message(
-                    opened, delivery.message, outcomes.pending, delivery.body, self.options.timeouts
+                    opened,
+                    delivery.message,
+                    outcomes.pending,
+                    body=delivery.body,
+                    options=self.options,
+                    observe=self.observe,
                 )
                 for recipient_id, answer in answers.items():
                     if isinstance(answer, Sent):

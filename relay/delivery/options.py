@@ -29,6 +29,7 @@ class DeliveryOptions:
     :param mx_address_limit: addresses tried in one attempt; 0 for no limit.
     :param mx_session_limit: sessions in one attempt that could carry mail; 0 for no limit.
     :param reach: which addresses count, in which order, and which are ourselves.
+    :param line_length_limit: octets of a line without its end; longer ones are broken. 0 for no limit.
     :param soft_bounce: whether what would bounce is tried at the next host and then deferred.
     :param wrapped_ports: ports at which hosts speak TLS from the first octet; None for all ports.
     :param sasl_mechanism_filter: which of the offered mechanisms may be used; empty for all.
@@ -45,6 +46,7 @@ class DeliveryOptions:
     bind_address6: str = ""
     minimal_backoff_time: float = 300.0
     note_starttls_offer: bool = False
+    line_length_limit: int = 998
     soft_bounce: bool = False
     wrapped_ports: frozenset[int] | None = frozenset({465})
     sasl_mechanism_filter: tuple[str, ...] = ()

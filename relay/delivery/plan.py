@@ -77,11 +77,11 @@ def unmet_needs(message: Message, recipients: Collection[Recipient], extensions:
 
 
 def mail_command(message: Message, extensions: Extensions) -> bytes:
-    """``MAIL FROM`` with the parameters that the host understands (RFC 1870, 6152, 6531, 3461)."""
+    """``MAIL FROM`` with the parameters that the host understands (RFC 1870, 6152, 6531, 3461); no SIZE if that is 0."""
     envelope = message.envelope
     sender = sender_text(envelope.sender)
     parameters = [f"MAIL FROM:<{_checked(sender)}>"]
-    if "SIZE" in extensions:
+    if "SIZE" in extensions and message.size:
         parameters.append(f"SIZE={message.size}")
     if "8BITMIME" in extensions and (message.eight_bit or envelope.body is BodyType.EIGHT_BIT_MIME):
         parameters.append("BODY=8BITMIME")

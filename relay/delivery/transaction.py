@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import assert_never
+from collections.abc import Mapping, Sequence
 
 from relay.delivery.client import SessionEnded, TransactionReplies, abort_on_error, transact
-from relay.delivery.options import Timeouts
-from relay.delivery.plan import Need, mail_command, rcpt_command, unmet_needs
+from relay.delivery.fitting import Body, Unfit, fit
+from relay.delivery.options import DeliveryOptions
+from relay.delivery.plan import mail_command, rcpt_command
 from relay.delivery.session import CONNECTION_TROUBLE, Kind, Session, Trouble
+from relay.log.events import Noted, Observer, Program
 from relay.mail.envelope import Message, Recipient, RecipientId
 from relay.mail.reply import EnhancedStatus, Reply, Severity
 from relay.outcome.result import FromPeer, Local, Sent
@@ -21,55 +22,51 @@ async def send_message(
     session: Session,
     message: Message,
     recipients: Sequence[Recipient],
-    body: Callable[[], AsyncIterator[bytes]],
-    timeouts: Timeouts,
+    *,
+    body: Body,
+    options: DeliveryOptions,
+    observe: Observer,
 ) -> Answers:
     """Send a message to some of its recipients and end the session.
 
     :param body: opens the content; what it raises passes through, and the host never sees an end of data then.
     :returns: an answer for every recipient.
     """
-    unfit = _unfit(session, message, recipients)
-    if unfit is not None:
-        session.finish()
-        return dict.fromkeys((recipient.id for recipient in recipients), unfit)
+    limit = options.line_length_limit
+
+    def broke() -> None:
+        text = f"breaking line > {limit} bytes with <CR><LF>SPACE"
+        observe(Noted(Program.SMTP, text, message.queue_id))
+
     try:
         with abort_on_error(session.connection):
+            fitted = await fit(
+                message,
+                recipients,
+                body,
+                host=session.relay.namaddr,
+                extensions=session.extensions,
+                line_length_limit=limit,
+                broke=broke,
+            )
+            if isinstance(fitted, Unfit):
+                session.finish()
+                kind = Kind.HARD_IF_LAST if fitted.last else Kind.HARD
+                unfit = _local(session, fitted.status, one_line(fitted.text), kind=kind)
+                return dict.fromkeys((recipient.id for recipient in recipients), unfit)
             replies = await transact(
                 session.connection,
-                mail=mail_command(message, session.extensions),
+                mail=mail_command(fitted.message, session.extensions),
                 rcpts=[rcpt_command(recipient, session.extensions) for recipient in recipients],
-                body=body(),
+                body=fitted.body(),
                 extensions=session.extensions,
-                timeouts=timeouts,
+                timeouts=options.timeouts,
             )
     except SessionEnded as ended:
         lost = _local(session, CONNECTION_TROUBLE, one_line(ended.reason(session.relay.namaddr)), throttles=True)
         return dict.fromkeys((recipient.id for recipient in recipients), lost)
     session.finish()
     return _answers(session, recipients, replies)
-
-
-def _unfit(session: Session, message: Message, recipients: Sequence[Recipient]) -> Trouble | None:
-    """Why this message cannot go to this host at all, before MAIL is sent."""
-    for need in unmet_needs(message, recipients, session.extensions):
-        match need:
-            case Need.SMTPUTF8:
-                status, word = EnhancedStatus(5, 6, 7), "SMTPUTF8"
-            case Need.EIGHT_BIT_MIME:
-                status, word = EnhancedStatus(5, 6, 3), "8BITMIME"
-            case _:
-                assert_never(need)
-        text = (
-            f"message requires {word}, but no server was found that supports {word}. "
-            f"The last attempted server was {session.relay.namaddr}"
-        )
-        return _local(session, status, text, kind=Kind.HARD_IF_LAST)
-    limit = session.extensions.size_limit
-    if limit and message.size > limit:
-        text = f"message size {message.size} exceeds size limit {limit} of server {session.relay.namaddr}"
-        return _local(session, EnhancedStatus(5, 3, 4), text, kind=Kind.HARD)
-    return None
 
 
 def _answers(session: Session, recipients: Sequence[Recipient], replies: TransactionReplies) -> Answers:

@@ -22,7 +22,7 @@ from relay.dns.probe import Validation
 from relay.lab.ca import Authority, CertificateKind, Credential, tlsa_rdata
 from relay.lab.mx import Receiver
 from relay.lab.script import Rcpt, Script, Stage, StartTls
-from relay.log.events import Event, HostFailed, TlsEstablished
+from relay.log.events import Event, HostFailed, Noted, TlsEstablished
 from relay.mail.envelope import Address, Client, Envelope, Message, QueueId, Recipient, RecipientId
 from relay.mail.names import Domain, NextHop
 from relay.outcome.result import AttemptResult, Bounced, Deferred, Outcome, Sent
@@ -96,6 +96,7 @@ class Scene:
         entry: MapEntry | MalformedEntry | NoEntry | None = None,
         waited: float = 0.0,
         message: Message | None = None,
+        octets: bytes = CONTENT,
     ) -> AttemptResult:
         async def validation() -> Validation:
             return self.opinions.pop(0) if self.opinions else Validation(self.validating, "as the test says")
@@ -128,7 +129,7 @@ class Scene:
                 for n, text in enumerate(recipients or ("ann@example.test",), 1)
             ),
             leased_at=message.arrived_at + timedelta(seconds=waited),
-            body=content,
+            body=lambda: content(octets),
         )
         return await deliverer.attempt(delivery, policies)
 
@@ -148,8 +149,8 @@ def a_message(*, eight_bit: bool = False, smtputf8: bool = False, size: int = le
     )
 
 
-async def content() -> AsyncIterator[bytes]:
-    yield CONTENT
+async def content(octets: bytes) -> AsyncIterator[bytes]:
+    yield octets
 
 
 @pytest.fixture
@@ -435,27 +436,71 @@ async def test_sessions_that_were_refused_do_not_count_towards_the_limit(scene: 
     assert not any(map(saw_mail, bad))
 
 
+SIGNED = (
+    b"Content-Type: multipart/signed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xc3\xbc\r\n--b--\r\n"
+)
+EIGHT_BIT_HEADER = b"Subject: \xc3\xbc\r\n\r\nx\r\n"
+EIGHT_BIT = b"Subject: x\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xc3\xbc\r\n"
+
+
 @pytest.mark.parametrize(
-    ("message", "status"),
+    ("message", "octets", "status", "why"),
     [
-        (a_message(eight_bit=True), "5.6.3"),
-        (a_message(eight_bit=True, smtputf8=True), "5.6.7"),
-        (a_message(size=1001), "5.3.4"),
+        (a_message(eight_bit=True), SIGNED, "5.6.3", "it cannot be converted: a part that is signed or encrypted"),
+        (a_message(eight_bit=True, smtputf8=True), EIGHT_BIT_HEADER, "5.6.7", "message requires SMTPUTF8, but no"),
+        (a_message(size=1001), CONTENT, "5.3.4", "message size 1001 exceeds size limit 1000 of server mx1"),
     ],
 )
-async def test_unfit_messages_bounce_after_the_last_host(scene: Scene, message: Message, status: str) -> None:
+async def test_unfit_messages_bounce_after_the_last_host(
+    scene: Scene, message: Message, octets: bytes, status: str, why: str
+) -> None:
     host = await scene.host(Script(extensions=("SIZE 1000", "PIPELINING")), tlsa=True)
-    outcome = only(await scene.attempt(message=message))
+    outcome = only(await scene.attempt(message=message, octets=octets))
     assert isinstance(outcome.result, Bounced)
     assert str(outcome.result.status) == status
+    assert why in outcome.result.reason
     assert not saw_mail(host)
 
 
 async def test_another_host_takes_what_the_first_cannot(scene: Scene) -> None:
     await scene.host(Script(extensions=("PIPELINING",)), tlsa=True)
     able = await scene.host(Script(), tlsa=True)
-    assert isinstance(only(await scene.attempt(message=a_message(eight_bit=True))).result, Sent)
+    assert isinstance(only(await scene.attempt(message=a_message(eight_bit=True), octets=SIGNED)).result, Sent)
     assert saw_mail(able)
+
+
+@pytest.mark.parametrize("smtputf8", [False, True])
+async def test_a_host_without_8bitmime_gets_quoted_printable(scene: Scene, smtputf8: bool) -> None:
+    host = await scene.host(Script(extensions=("SIZE 1000", "PIPELINING")), tlsa=True)
+    message = a_message(eight_bit=True, smtputf8=smtputf8, size=len(EIGHT_BIT))
+    assert isinstance(only(await scene.attempt(message=message, octets=EIGHT_BIT)).result, Sent)
+    (received,) = host.received()
+    assert received.content == (
+        b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC\r\n"
+    )
+    (mail,) = (command.line for command in host.sessions[0].commands if command.verb == "MAIL")
+    assert mail == "MAIL FROM:<joe@sender.test>"
+
+
+async def test_a_host_with_8bitmime_gets_the_message_as_it_is(scene: Scene) -> None:
+    host = await scene.host(Script(), tlsa=True)
+    message = a_message(eight_bit=True, smtputf8=True, size=len(EIGHT_BIT))
+    assert isinstance(only(await scene.attempt(message=message, octets=EIGHT_BIT)).result, Sent)
+    (received,) = host.received()
+    assert received.content == EIGHT_BIT
+
+
+@pytest.mark.parametrize(("limit", "breaks"), [(998, True), (0, False)])
+async def test_lines_that_are_too_long_are_broken_unless_that_is_off(scene: Scene, limit: int, breaks: bool) -> None:
+    host = await scene.host(Script(), tlsa=True)
+    scene.options = replace(scene.options, line_length_limit=limit)
+    octets = b"Subject: x\r\n\r\n" + (b"y" * 999 + b"\r\n") * 2
+    assert isinstance(only(await scene.attempt(octets=octets)).result, Sent)
+    (received,) = host.received()
+    assert received.content == (octets.replace(b"y" * 999, b"y" * 998 + b"\r\n y") if breaks else octets)
+    noted = [event.text for event in scene.events if isinstance(event, Noted) and event.queue_id == "4XYZ"]
+    assert noted == (["breaking line > 998 bytes with <CR><LF>SPACE"] if breaks else [])
 
 
 async def test_refused_connection(scene: Scene) -> None:
