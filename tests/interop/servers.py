@@ -63,6 +63,7 @@ PROGRAMS = {
         Program("smtp-source", ("postfix",)),
         Program("dovecot", ("dovecot-core",)),
         Program("saslpasswd2", ("sasl2-bin", "libsasl2-modules")),
+        Program("exim4", ("exim4-daemon-light",)),
         Program("swaks", ("swaks", "libnet-ssleay-perl")),
         Program("pflogsumm", ("pflogsumm", "libdate-calc-perl")),
     )
@@ -129,9 +130,11 @@ def _install(program: Program) -> Path | None:
     """Install with apt; returns the private root if the packages were only unpacked there."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise UnavailableError("not installed, and only root with apt-get can install it")
+    if "exim4-daemon-light" in program.packages:
+        return _unpack("exim4-daemon-light")  # which would take the place of Postfix, and bring an account and a queue
     if "postfix" in program.packages:
         if _other_mta():
-            return _unpack_postfix()
+            return _unpack("postfix")
         _run("debconf-set-selections", stdin="postfix postfix/main_mailer_type select No configuration\n")
     _apt_install(program.packages)
     return None
@@ -159,20 +162,20 @@ def _other_mta() -> str:
 
 
 @functools.cache
-def _unpack_postfix() -> Path:
-    """Unpack Postfix, and nothing of its installation, into a directory that goes when the tests end.
+def _unpack(name: str) -> Path:
+    """Unpack a mail server, and nothing of its installation, into a directory that goes when the tests end.
 
-    The host's own MTA stays as it is; only the libraries that Postfix needs are installed.
+    The host's own MTA stays as it is; only the libraries that the server needs are installed.
     """
-    root = Path(tempfile.mkdtemp(prefix="dane-relay-postfix-"))
+    root = Path(tempfile.mkdtemp(prefix=f"dane-relay-{name}-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     root.chmod(0o755)
     try:
-        _run("apt-get", "download", "--quiet=2", "postfix", directory=root)
+        _run("apt-get", "download", "--quiet=2", name, directory=root)
     except UnavailableError:
         _run("apt-get", "update", "--quiet=2")
-        _run("apt-get", "download", "--quiet=2", "postfix", directory=root)
-    (package,) = root.glob("postfix_*.deb")
+        _run("apt-get", "download", "--quiet=2", name, directory=root)
+    (package,) = root.glob(f"{name}_*.deb")
     _run("dpkg-deb", "--extract", package, root)
     depends = _run("dpkg-deb", "--field", package, "Depends")
     names = (alternative.split("(")[0].split("|")[0].strip() for alternative in depends.split(","))
