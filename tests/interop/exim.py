@@ -89,7 +89,7 @@ def exim(endpoint: Endpoint, directory: Path, domains: list[str]) -> Iterator[Ex
             account=_ACCOUNT,
         )
     )
-    command = [*_with_account(directory), program, "-C", configuration, "-bdf", "-q1s"]
+    command: list[str | Path] = [*_with_account(directory), program, "-C", configuration, "-bdf", "-q1s"]
     with WatchedProcess(command, log=directory / "out") as process:
         wait_until_listening(endpoint.address, endpoint.port, still=process.running)
         yield Exim(directory)
