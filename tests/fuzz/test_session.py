@@ -1,0 +1,200 @@
+"""A session is sent octets in pieces, some of them good: always a valid reply or a close, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, seed, settings
+from hypothesis import strategies as st
+
+from relay.lab.ca import Authority, CertificateKind
+from relay.log.events import Crashed
+from relay.smtpd.content import BareLineEnds
+from relay.smtpd.session import Session
+from tests.unit.smtpd.front_end import FrontEnd, RecordingStore, front_end, options
+
+LONG_SECONDS = float(os.environ.get("RELAY_FUZZ_SECONDS", "600"))
+_REPLIES = re.compile(rb"(?:[2-5]\d\d-[^\r\n]*\r\n)*[2-5]\d\d [^\r\n]*\r\n")
+_QUEUED = re.compile(rb"^250 2\.0\.0 Ok: (?:\d+ bytes )?queued as (\S+)\r$", re.MULTILINE)
+_PATIENCE = 30.0
+
+COMMANDS = [
+    b"EHLO client.example\r\n",
+    b"HELO client\r\n",
+    b"STARTTLS\r\n",
+    b"MAIL FROM:<a@example.org>\r\n",
+    b"MAIL FROM:<> BODY=8BITMIME SMTPUTF8 SIZE=100 RET=HDRS ENVID=x+20y\r\n",
+    b"MAIL FROM:<a@example.org> REQUIRETLS\r\n",
+    b"RCPT TO:<b@example.net>\r\n",
+    b"RCPT TO:<b@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@example.net\r\n",
+    b'RCPT TO:<@x.example:"a b"@[192.0.2.1]>\r\n',
+    b"RCPT TO:<postmaster>\r\n",
+    b"DATA\r\n",
+    b"BDAT 0 LAST\r\n",
+    b"BDAT 4\r\n",
+    b"BDAT 70000\r\n",
+    b"BDAT 5 LAST\r\n",
+    b"BDAT\r\n",
+    b"RSET\r\n",
+    b"NOOP\r\n",
+    b"VRFY x\r\n",
+    b"AUTH PLAIN AGEAYg==\r\n",
+    b"AUTH LOGIN\r\n",
+    b"QUIT\r\n",
+    b"GET / HTTP/1.1\r\n",
+    b"Subject: x\r\n",
+    b"\r\n.\r\n",
+    b".\r\n",
+    b"\n.\n",
+    b"\r",
+    b"\n",
+    b"\0",
+    b"Received: x\r\n" * 60,
+    b"x" * 3000,
+    b"\xff\xfe",
+]
+TRANSACTION = b"EHLO x\r\n", b"MAIL FROM:<a@example.org>\r\n", b"RCPT TO:<b@example.net>\r\n"
+piece = st.one_of(st.sampled_from(COMMANDS), st.binary(max_size=40))
+script = st.lists(piece, max_size=14).flatmap(
+    lambda pieces: st.sampled_from([pieces, [*TRANSACTION, *pieces], [*TRANSACTION, b"DATA\r\n", *pieces]])
+)
+cutting = st.lists(st.integers(0, 4000), max_size=8)
+
+
+class Bench:
+    """A server in a loop that lives as long as the test."""
+
+    def __init__(self, directory: Path, strict: bool) -> None:
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self.store = RecordingStore()
+        pem = str(Authority(directory, datetime.now(UTC)).issue(CertificateKind.SELF_SIGNED, "relay.example").pem_file)
+        self._options = options(
+            tls_cert_file=pem,
+            timeout=5.0,
+            message_size_limit=100_000,
+            client_connection_count_limit=0,
+            forbid_unauth_pipelining=strict,
+            forbid_bare_newline=BareLineEnds.REJECT if strict else BareLineEnds.NORMALIZE,
+        )
+        self.front: FrontEnd
+
+    def __enter__(self) -> Bench:
+        self.front = self._runner.run(self._stack.enter_async_context(front_end(self._options, store=self.store)))
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    def run(self, pieces: Sequence[bytes], cuts: Sequence[int]) -> None:
+        """One session, and everything that must hold after it."""
+        self._runner.run(self._session(pieces, cuts))
+
+    async def _session(self, pieces: Sequence[bytes], cuts: Sequence[int]) -> None:
+        before = len(self.store.messages)
+        tasks = len(asyncio.all_tasks())
+        said = b"".join(pieces)
+        borders = [0, *sorted(min(cut, len(said)) for cut in cuts), len(said)]
+        reader, writer = await asyncio.open_connection(*self.front.address)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                reading = asyncio.create_task(reader.read())
+                for begin, end in pairwise(borders):
+                    writer.write(said[begin:end])
+                    await asyncio.sleep(0)
+                if writer.can_write_eof() and not writer.is_closing():
+                    try:
+                        writer.write_eof()
+                    except OSError:
+                        pass
+                try:
+                    heard = await reading
+                except ConnectionError:  # cut off with something of ours unread; what it said before is lost
+                    heard = b""
+                while self.front.server.sessions:
+                    await asyncio.sleep(0)
+        finally:
+            writer.close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self._judge(heard, before)
+        assert len(asyncio.all_tasks()) <= tasks, "a task was left behind"
+        self.front.events.clear()
+        self.store.messages.clear()
+        self.store.puts.clear()
+
+    def _judge(self, heard: bytes, before: int) -> None:
+        crashes = [event.traceback for event in self.front.events if isinstance(event, Crashed)]
+        assert not crashes, crashes[0]
+        rest = heard.partition(b"220 2.0.0 Ready to start TLS\r\n")
+        clear = rest[0] + rest[1]
+        place = 0
+        while place < len(clear):
+            reply = _REPLIES.match(clear, place)
+            assert reply is not None, clear[place : place + 200]
+            assert all(len(line) <= 510 for line in reply[0].split(b"\r\n"))
+            place = reply.end()
+        promised = set(_QUEUED.findall(clear))
+        kept = {queue_id.encode() for queue_id in self.store.messages}
+        assert promised <= kept, "250 for a message that is not in the store"
+        assert not heard or promised == kept or len(kept - promised) <= 1
+        assert self.front.server.content_memory == 0
+
+
+@pytest.fixture(params=[True, False], ids=["strict", "lenient"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with Bench(tmp_path, request.param) as running:
+        yield running
+    gc.collect()
+    assert sum(isinstance(each, Session) for each in gc.get_objects()) <= 5, "sessions were left behind"
+
+
+def attempts(count: int, *, database: bool) -> settings:
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=database,
+        database=None,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+    )
+
+
+def test_whatever_is_sent_is_answered_or_cut_off(bench: Bench) -> None:
+    @attempts(400, database=True)
+    @given(script, cutting)
+    @example([*TRANSACTION, b"BDAT 70000\r\n", b"x" * 70_000, b"BDAT 5 LAST\r\n", b"hello", b"QUIT\r\n"], [])
+    @example([*TRANSACTION, b"BDAT 70000\r\n", b"x" * 69_999], [])
+    @example([*TRANSACTION, b"DATA\r\n", b"x" * 3000, b"\r\n.\r\n", b"QUIT\r\n"], [60])
+    @example([b"EHLO x\r\n", b"STARTTLS\r\n", b"\x16\x03\x01" + b"\0" * 200], [20])
+    def run(pieces: list[bytes], cuts: list[int]) -> None:
+        bench.run(pieces, cuts)
+
+    run()
+
+
+@pytest.mark.long
+def test_for_ten_minutes(bench: Bench) -> None:
+    deadline = time.monotonic() + LONG_SECONDS / 2
+    number = 0
+    while time.monotonic() < deadline:
+        number += 1
+
+        @seed(number)
+        @attempts(2_000, database=False)
+        @given(script, cutting)
+        def run(pieces: list[bytes], cuts: list[int]) -> None:
+            bench.run(pieces, cuts)
+
+        run()
