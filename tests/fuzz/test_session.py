@@ -63,10 +63,22 @@ COMMANDS = [
     b"x" * 3000,
     b"\xff\xfe",
 ]
+# Of a strict server a client must await the answer to EHLO.
 TRANSACTION = b"EHLO x\r\n", b"MAIL FROM:<a@example.org>\r\n", b"RCPT TO:<b@example.net>\r\n"
-piece = st.one_of(st.sampled_from(COMMANDS), st.binary(max_size=40))
+chunk = st.tuples(st.integers(0, 30), st.sampled_from([b"", b"", b" LAST"])).map(
+    lambda told: b"BDAT %d%b\r\n" % told + b"x\r\n" * (told[0] // 3) + b"y" * (told[0] % 3)
+)
+piece = st.one_of(st.sampled_from(COMMANDS), chunk, st.binary(max_size=40))
 script = st.lists(piece, max_size=14).flatmap(
-    lambda pieces: st.sampled_from([pieces, [*TRANSACTION, *pieces], [*TRANSACTION, b"DATA\r\n", *pieces]])
+    lambda pieces: st.sampled_from(
+        [
+            pieces,
+            [*TRANSACTION, *pieces],
+            [*TRANSACTION, b"DATA\r\n", *pieces],
+            [*TRANSACTION, b"BDAT 0\r\n", *pieces],
+            [*TRANSACTION, *(one for one in pieces if one.startswith(b"BDAT")), b"RSET\r\n", *pieces],
+        ]
+    )
 )
 cutting = st.lists(st.integers(0, 4000), max_size=8)
 
@@ -109,6 +121,12 @@ class Bench:
         reader, writer = await asyncio.open_connection(*self.front.address)
         try:
             async with asyncio.timeout(_PATIENCE):
+                if said.startswith(TRANSACTION[0]):
+                    await reader.readuntil(b"\r\n")  # the greeting
+                    writer.write(TRANSACTION[0])
+                    while not (await reader.readuntil(b"\r\n")).startswith(b"250 "):
+                        pass
+                    borders = [max(border, len(TRANSACTION[0])) for border in borders]
                 reading = asyncio.create_task(reader.read())
                 for begin, end in pairwise(borders):
                     writer.write(said[begin:end])
