@@ -211,7 +211,7 @@ async def test_strangers_may_not_relay() -> None:
 
 async def test_under_soft_bounce_nobody_is_refused_for_good() -> None:
     async with front_end(options(soft_bounce=True)) as relay, relay.client() as client:
-        assert await client.say("NONSENSE") == "402 4.5.2 Error: command not recognized"
+        assert await client.say("NONSENSE") == "400 4.5.2 Error: command not recognized"
 
 
 async def test_the_order_of_commands(relay: FrontEnd) -> None:

@@ -1,0 +1,321 @@
+"""The front door under a crowd: what good clients notice of it, and how much memory the relay takes.
+
+``python -m tests.bench.crowd`` (or ``make bench BENCH=tests.bench.crowd``) starts a relay, measures good clients alone, then with
+2,000 idle connections, 200 that send an octet a second, and 100 messages of 25 MB at once, and once more when those are over.
+It prints a table and writes bench-crowd-result.json; exit status 0 if memory and latency stayed within their bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.loopback import free_port
+from tests.relay_process import RelayProcess, Settings
+
+RESULT = Path("bench-crowd-result.json")
+MAX_RSS_MB = 400
+MAX_RATIO = 3.0
+LARGE = 25 * 1024 * 1024
+_LINE = b"x" * 76 + b"\r\n"
+_SMALL = b"Subject: good\r\n\r\n" + _LINE * 50
+_ENVELOPE = b"MAIL FROM:<%b@client.test>\r\nRCPT TO:<x@sink.test>\r\n"
+
+
+def main() -> int:
+    """Run the bench, or one of its client processes."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.crowd", description=__doc__)
+    parser.add_argument("--idle", type=int, default=2000, help="idle connections (%(default)s)")
+    parser.add_argument("--slow", type=int, default=200, help="connections that trickle (%(default)s)")
+    parser.add_argument("--large", type=int, default=100, help="messages of 25 MB at once (%(default)s)")
+    parser.add_argument("--good", type=int, default=10, help="good clients (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement (%(default)s)")
+    parser.add_argument("--directory", type=Path, default=None, help="on the disk to be used (the temporary directory)")
+    parser.add_argument("--role", choices=("bench", "good", "large"), default="bench", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    match arguments.role:
+        case "good":
+            json.dump(asyncio.run(good_clients(arguments.port, arguments.good)), sys.stdout)
+            return 0
+        case "large":
+            json.dump(asyncio.run(large_messages(arguments.port, arguments.large)), sys.stdout)
+            return 0
+    return bench(arguments)
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Start the relay and the crowd, and judge."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    directory = Path(tempfile.mkdtemp(prefix="dane-relay-crowd-", dir=arguments.directory))
+    try:
+        with sink() as port, RelayProcess(directory, settings(port)) as relay:
+            result = measure(relay, arguments)
+    finally:
+        shutil.rmtree(directory)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    show(result)
+    return 0 if result["rss_mb"]["highest"] <= MAX_RSS_MB and result["p99_ratio"] <= MAX_RATIO else 1
+
+
+def settings(sink_port: int) -> Settings:
+    """A relay that takes the crowd in and hands everything to a sink."""
+    return {
+        "smtpd": {"connection_limit": 5000, "message_size_limit": "50MiB"},
+        "smtp": {"relayhost": [f"[127.0.0.1]:{sink_port}"], "tls_security_level": "may"},
+        "dns": {"nameservers": [f"127.0.0.1:{free_port()}"], "timeout": "1s"},
+    }
+
+
+def measure(relay: RelayProcess, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Good clients alone, within the crowd, and alone again."""
+    pid = relay.process.pid
+    memory = Memory(pid)
+    good_run(relay.port, arguments, 3.0)  # what the relay does but once
+    memory.mark("before")
+    alone = good_run(relay.port, arguments, arguments.seconds)
+    memory.mark("good clients")
+    with crowd(relay.port, arguments.idle, arguments.slow):
+        memory.mark("idle and slow clients too")
+        quiet = good_run(relay.port, arguments, arguments.seconds)
+        began = time.monotonic()
+        large = start("large", relay.port, arguments)
+        busy_clients = start("good", relay.port, arguments)
+        taken = json.loads(large.communicate(timeout=280)[0])
+        seconds = time.monotonic() - began
+        busy = stop(busy_clients)
+        memory.mark("large messages too")
+    again = good_run(relay.port, arguments, arguments.seconds)
+    memory.mark("after")
+    return {
+        "what": "good clients beside idle, slow and large ones",
+        "idle": arguments.idle,
+        "slow": arguments.slow,
+        "large": arguments.large,
+        "large_taken": taken,
+        "large_seconds": round(seconds, 1),
+        "good": {"alone": alone, "idle and slow": quiet, "all": busy, "after": again},
+        "p99_ratio": round(busy["p99_ms"] / alone["p99_ms"], 2),
+        "rss_mb": {**memory.marks, "highest": memory.stop()},
+    }
+
+
+# --- clients --------------------------------------------------------------------------------------------------------
+
+
+def start(role: str, port: int, arguments: argparse.Namespace) -> subprocess.Popen[str]:
+    """A client process, apart from this one so that neither waits for the other."""
+    options = ["--port", str(port), "--good", str(arguments.good), "--large", str(arguments.large)]
+    command = [sys.executable, "-m", "tests.bench.crowd", "--role", role, *options]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def good_run(port: int, arguments: argparse.Namespace, seconds: float) -> dict[str, float]:
+    """Good clients for so long."""
+    clients = start("good", port, arguments)
+    time.sleep(seconds)
+    return stop(clients)
+
+
+def stop(clients: subprocess.Popen[str]) -> dict[str, float]:
+    """End good clients; what they measured."""
+    out, _ = clients.communicate(timeout=60)  # closes their standard input, which tells them
+    found: dict[str, float] = json.loads(out)
+    return found
+
+
+async def good_clients(port: int, count: int) -> dict[str, float]:
+    """Send small messages, each over a connection of its own, until standard input is closed."""
+    over = threading.Event()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    times: list[float] = []
+
+    async def client() -> None:
+        while not over.is_set():
+            began = time.perf_counter()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await expect(reader, b"220")
+            for said, code in (
+                (b"EHLO good.test\r\n", b"250"),
+                (_ENVELOPE % b"good", b"250"),
+                (b"", b"250"),
+                (b"DATA\r\n", b"354"),
+                (_SMALL + b".\r\n", b"250"),
+            ):
+                writer.write(said)
+                await expect(reader, code)
+            times.append(time.perf_counter() - began)
+            writer.write(b"QUIT\r\n")
+            await expect(reader, b"221")
+            writer.close()
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(client() for _ in range(count)))
+    times.sort()
+    return {
+        "messages": len(times),
+        "median_ms": round(1000 * statistics.median(times), 1),
+        "p99_ms": round(1000 * times[int(len(times) * 0.99)], 1),
+        "most_ms": round(1000 * times[-1], 1),
+    }
+
+
+async def expect(reader: asyncio.StreamReader, code: bytes) -> None:
+    """Read one whole reply, which must be this one."""
+    while True:
+        line = await reader.readuntil(b"\n")
+        assert line.startswith(code), line
+        if line[3:4] == b" ":
+            return
+
+
+async def large_messages(port: int, count: int) -> dict[str, int]:
+    """Send large messages at once; how many were taken, and what the others heard."""
+    content = b"Subject: large\r\n\r\n" + _LINE * (LARGE // len(_LINE))
+
+    async def client() -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await expect(reader, b"220")
+        for said, code in ((b"EHLO large.test\r\n", b"250"), (_ENVELOPE % b"large", b"250"), (b"", b"250")):
+            writer.write(said)
+            await expect(reader, code)
+        writer.write(b"DATA\r\n")
+        await expect(reader, b"354")
+        for place in range(0, len(content), 262_144):
+            writer.write(content[place : place + 262_144])
+            await writer.drain()
+        writer.write(b".\r\n")
+        reply = (await reader.readline())[:9].decode()
+        writer.close()
+        return reply
+
+    replies = await asyncio.gather(*(client() for _ in range(count)))
+    return {reply: replies.count(reply) for reply in sorted(set(replies))}
+
+
+@contextlib.contextmanager
+def crowd(port: int, idle: int, slow: int) -> Iterator[None]:
+    """Connections that are only there, and connections that send an octet a second."""
+    sockets = []
+    for _ in range(idle + slow):
+        peer = socket.create_connection(("127.0.0.1", port), timeout=60)
+        peer.recv(1000)
+        peer.sendall(b"EHLO crowd.test\r\n")
+        peer.recv(1000)
+        sockets.append(peer)
+    trickling = sockets[idle:]
+    for number, peer in enumerate(trickling):  # half of them in a command, half in a content
+        if number % 2:
+            peer.sendall(_ENVELOPE % b"slow")
+            peer.recv(1000)
+            peer.sendall(b"DATA\r\n")
+            peer.recv(1000)
+    over = threading.Event()
+
+    def trickle() -> None:
+        while not over.wait(1.0):
+            for peer in trickling:
+                with contextlib.suppress(OSError):
+                    peer.send(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for peer in sockets:
+            peer.close()
+
+
+@contextlib.contextmanager
+def sink() -> Iterator[int]:
+    """A receiver of everything, in a process of its own; gives its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.swallow", str(port)]
+    with subprocess.Popen(command) as process:
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+class Memory:
+    """The resident memory of a process, looked at ten times a second."""
+
+    def __init__(self, pid: int) -> None:
+        self.marks: dict[str, float] = {}
+        self._file = Path(f"/proc/{pid}/statm")
+        self._highest = 0.0
+        self._recent = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.1):
+            resident = int(self._file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+            self._highest = max(self._highest, resident)
+            self._recent = max(self._recent, resident)
+
+    def mark(self, name: str) -> None:
+        """Name the highest value since the last mark."""
+        time.sleep(0.3)
+        self.marks[name], self._recent = round(self._recent), 0.0
+
+    def stop(self) -> float:
+        """End, and give the highest of all, in MB."""
+        self._over.set()
+        self._thread.join()
+        return round(self._highest)
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    table = Table(
+        title=f"{result['idle']} idle, {result['slow']} slow clients, {result['large']} messages of 25 MB at once"
+    )
+    for heading in ("beside good clients", "messages", "median ms", "p99 ms", "longest ms"):
+        table.add_column(heading)
+    for name, figures in result["good"].items():
+        table.add_row(name, *(str(figures[key]) for key in ("messages", "median_ms", "p99_ms", "most_ms")))
+    console = Console()
+    console.print(table)
+    console.print(f"large messages: {result['large_taken']} in {result['large_seconds']} s")
+    console.print(f"p99 within the crowd / alone: {result['p99_ratio']}; resident memory, MB: {result['rss_mb']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
