@@ -15,7 +15,7 @@ from relay.smtpd.softening import softened, softly
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (replies.NOT_RECOGNIZED, "402 4.5.2 Error: command not recognized"),
+        (replies.NOT_RECOGNIZED, "400 4.5.2 Error: command not recognized"),
         (replies.CONTENT_TOO_BIG, "452 4.3.4 Error: message file too big"),
         (Reply(554, ("5.7.1 no", "5.7.1 never", "50.000 times no")), "454 4.7.1 no 4.7.1 never 50.000 times no"),
         (Reply(550, ("5 reasons",)), "450 5 reasons"),
