@@ -124,6 +124,14 @@ class Incoming:
         """The octets that follow a BDAT command; nothing else may be read before their end."""
         return Octets(self, count)
 
+    async def fill(self, timeout: float) -> None:
+        """Have something in the buffer.
+
+        :param timeout: seconds.
+        """
+        if not self._buffer:
+            self._buffer += await self.block(timeout)
+
     async def block(self, timeout: float, most: int = BLOCK_OCTETS) -> bytes:
         """What is there or comes next.
 
@@ -173,11 +181,21 @@ class _Paced:
         self._waited = 0.0
         self.received = 0
 
+    async def wait(self) -> None:
+        """Return when there is something to read, so that the next block need not be waited for."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._incoming.fill(self._allowed)
+        self._waited += loop.time() - began
+
+    @property
+    def _allowed(self) -> float:
+        return self._incoming.timeout + self.received / MIN_DATA_RATE - self._waited
+
     async def _block(self, most: int = BLOCK_OCTETS) -> bytes:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        allowed = self._incoming.timeout + self.received / MIN_DATA_RATE - self._waited
-        block = await self._incoming.block(allowed, most)
+        block = await self._incoming.block(self._allowed, most)
         self._waited += loop.time() - began
         self.received += len(block)
         return block
@@ -203,13 +221,22 @@ class Content(_Paced):
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was read."""
+        return self._ended
+
+    async def block(self) -> bytes:
+        """The next part, possibly empty."""
+        chunk = self._decoder.feed(await self._block())
+        self._ended = self._decoder.finished
+        if self._ended:
+            self._incoming.push_back(self._decoder.leftover)
+        return chunk
+
     async def __anext__(self) -> bytes:
         while not self._ended:
-            chunk = self._decoder.feed(await self._block())
-            self._ended = self._decoder.finished
-            if self._ended:
-                self._incoming.push_back(self._decoder.leftover)
-            if chunk:
+            if chunk := await self.block():
                 return chunk
         raise StopAsyncIteration
 

@@ -15,6 +15,9 @@ from relay.smtpd.budget import Budget
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.rates import Counted, Rates, client_key
 
+# Large contents whose next block is being decoded and written: one for the decoding, one for the disk.
+_LANES = 2
+
 
 class Admission(Enum):
     """Whether a new session may begin."""
@@ -40,7 +43,8 @@ class Guest(Protocol):
 class Lobby:
     """Admits sessions within the limits of their number and rate, and keeps what they share.
 
-    ``budget`` is the memory of all contents.
+    ``budget`` is the memory of all contents; ``lanes`` lets so many large contents do work at a time that small ones beside
+    them need not wait long.
 
     :param clock: seconds that never go back.
     """
@@ -48,6 +52,7 @@ class Lobby:
     def __init__(self, options: SmtpdOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
         self.budget = Budget(options.content_memory_limit)
+        self.lanes = asyncio.Semaphore(_LANES)
         self._rates = Rates(clock)
         self._limits = {
             Counted.CONNECTION: options.client_connection_rate_limit,

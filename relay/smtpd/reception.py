@@ -7,7 +7,8 @@ answering commands between the chunks. Whatever becomes of a chunk, its octets a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from enum import Enum
 
 from relay.mail.envelope import Envelope
@@ -25,6 +26,10 @@ Accept = Callable[[Envelope, AsyncIterator[bytes]], Awaitable[Reply]]
 """``Intake.accept``: what becomes of a message. Never raises but what the content raises."""
 
 
+# From here on a content is a large one.
+_LARGE_OCTETS = 256 * 1024
+
+
 class _Mark(Enum):
     END = "the content is whole"
     GONE = "the rest of the content will not come"
@@ -33,6 +38,7 @@ class _Mark(Enum):
 class Reception:
     """Takes the contents of one session, each within its share of the budget.
 
+    :param lanes: of all sessions; a large content takes one for each of its blocks.
     :param accept: takes each message.
     :param start: tells the client to begin (354).
     """
@@ -44,6 +50,7 @@ class Reception:
         *,
         options: SmtpdOptions,
         budget: Budget,
+        lanes: asyncio.Semaphore,
         accept: Accept,
         start: Callable[[], Awaitable[None]],
     ) -> None:
@@ -51,6 +58,7 @@ class Reception:
         self._dialogue = dialogue
         self._options = options
         self._budget = budget
+        self._lanes = lanes
         self._accept = accept
         self._start = start
         self._in_chunks: _MessageInChunks | None = None
@@ -79,19 +87,26 @@ class Reception:
     async def _whole_content(self, envelope: Envelope, share: Share) -> Reply:
         content = self._incoming.content(stuffed_after_lf=self._options.forbid_bare_newline is BareLineEnds.NO)
 
-        async def watched() -> AsyncIterator[bytes]:
-            async for block in content:
-                self._inspect(content.bare, share, content.received)
-                yield block
-            self._inspect(content.bare, share, content.received)
+        async def watched() -> AsyncGenerator[bytes, None]:
+            while not content.ended:
+                await content.wait()
+                async with self._lane(content.received):
+                    block = await content.block()
+                    self._inspect(content.bare, share, content.received)
+                    if block:
+                        yield block  # the lane is left when the next one is asked for
 
         try:
-            reply = await self._accept(envelope, watched())
+            async with aclosing(watched()) as blocks:
+                reply = await self._accept(envelope, blocks)
             await content.drain()
         except ClientGone as gone:
             raise ClientGone(gone.how, f"DATA ({content.received} bytes)") from None
         self._dialogue.end_transaction()
         return reply
+
+    def _lane(self, received: int) -> AbstractAsyncContextManager[object]:
+        return self._lanes if received > _LARGE_OCTETS else nullcontext()
 
     def _inspect(self, bare: bool, share: Share, received: int) -> None:
         """Refuse a content for what came so far.
@@ -153,7 +168,7 @@ class Reception:
             envelope = self._dialogue.begin_chunks()
             if isinstance(envelope, Reply):
                 return envelope
-            self._in_chunks = _MessageInChunks(self._budget.open(), self._inspect)
+            self._in_chunks = _MessageInChunks(self._budget.open(), self._inspect, self._lane)
             self._in_chunks.begin(self._accept, envelope)
         return self._in_chunks
 
@@ -168,9 +183,15 @@ class Reception:
 class _MessageInChunks:
     """A message on its way from the chunks of a session to the task that accepts it, one block at a time."""
 
-    def __init__(self, share: Share, inspect: Callable[[bool, Share, int], None]) -> None:
+    def __init__(
+        self,
+        share: Share,
+        inspect: Callable[[bool, Share, int], None],
+        lane: Callable[[int], AbstractAsyncContextManager[object]],
+    ) -> None:
         self._share = share
         self._inspect = inspect
+        self._lane = lane
         self._decoder = ChunkDecoder()
         self._blocks: asyncio.Queue[bytes | _Mark] = asyncio.Queue(maxsize=1)
         self._task: asyncio.Task[Reply]
@@ -193,7 +214,9 @@ class _MessageInChunks:
         """Hand on the octets of a chunk; returns what the message was refused with, if it was."""
         async for block in octets:
             self.received += len(block)
-            if not await self._hand_on(self._decoder.feed(block)):
+            async with self._lane(self.received):
+                taken = await self._hand_on(self._decoder.feed(block))
+            if not taken:
                 return await self._task
         return await self._task if self._task.done() else None
 

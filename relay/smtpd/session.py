@@ -201,6 +201,7 @@ class Session(SMTP):
             self._dialogue,
             options=self._options,
             budget=self._lobby.budget,
+            lanes=self._lobby.lanes,
             accept=self._accepted,
             start=self._start_content,
         )
