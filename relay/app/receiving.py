@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import resource
 from collections.abc import Callable, Collection
 from datetime import datetime
 
 from relay.app.options import is_local, smtpd_options
 from relay.config.config import Config
-from relay.log.events import Observer
+from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import Address, Client, QueueId, Sender
 from relay.queue.store import QueueStore
 from relay.smtpd.access import LocalRewrite, is_written_here
@@ -20,6 +21,8 @@ from relay.smtpd.softening import softly
 
 # Client addresses of which it is remembered whether they are this machine's.
 _REMEMBERED = 1024
+# Files beside the connections of clients: the queue, deliveries, DNS, the log.
+_OTHER_FILES = 600
 
 
 def front_end(
@@ -37,6 +40,7 @@ def front_end(
     :raises CannotServe: if its certificate cannot be used.
     """
     options = smtpd_options(config)
+    make_room(options.connection_limit, observe)
     observe = softly(observe) if options.soft_bounce else observe
     intake = Intake(
         store,
@@ -61,6 +65,22 @@ def front_end(
         )
 
     return SmtpServer(config.smtpd.listen, session, options)
+
+
+def make_room(connections: int, observe: Observer) -> None:
+    """Have the system allow as many open files as connections can need, as far as it lets us; say so if it does not."""
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft in (wanted, resource.RLIM_INFINITY) or soft > wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        text = (
+            f"[smtpd] connection_limit = {connections} needs {wanted} open files, and the system allows {hard}; "
+            "raise it (LimitNOFILE= of the service, ulimit -n), or lower connection_limit"
+        )
+        observe(Warned(Program.MASTER, text))
 
 
 def intake_options(config: Config) -> IntakeOptions:

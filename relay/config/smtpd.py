@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
-from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, TEXT, choice, choices, duration, integer
+from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, TEXT, choices, duration, integer, notation
 from relay.config.netkinds import LISTEN, NETWORKS, Endpoint, level
 from relay.config.section import Section, later, option
 from relay.policy.level import Level
@@ -14,6 +14,13 @@ IpNetwork = IPv4Network | IPv6Network
 _LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _COUNT = integer(0, 1_000_000)
 _REWRITE_CLIENTS = ("permit_inet_interfaces", "permit_mynetworks", "permit_sasl_authenticated")
+
+
+def _bare_newline(text: str) -> str:
+    word = {"yes": "normalize"}.get(text.lower(), text.lower())
+    if word not in {"normalize", "reject", "no"}:
+        raise ValueError(f'expected "normalize", "reject" or "no", found "{text}"')
+    return word
 
 
 class SmtpdSection(Section):
@@ -84,7 +91,7 @@ class SmtpdSection(Section):
         128 * 1024 * 1024,
         "Memory for messages while they come in, in bytes; beyond it clients get 452 4.3.1. 0 for no limit.",
     )
-    forbid_bare_newline: Annotated[str, choice("normalize", "reject", "no")] = option(
+    forbid_bare_newline: Annotated[str, notation(_bare_newline, "normalize, reject or no")] = option(
         "normalize",
         "A message with a bare CR or LF: normalize makes CRLF of it, reject refuses it with 550; no is normalize for clients "
         "that also double a dot behind a bare LF. Only CRLF.CRLF ends a message, whatever stands here.",

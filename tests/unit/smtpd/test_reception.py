@@ -366,3 +366,57 @@ async def test_exempt_clients_have_no_limits() -> None:
         for client in (one, two):
             for _ in range(2):
                 assert (await client.message(b"x\r\n")).startswith("250")
+
+
+# --- our own faults -------------------------------------------------------------------------------------------------
+
+SECRET = "secret /var/spool/x"
+INTERNAL = "451 4.3.0 Error: internal server error"
+
+
+class Faulty(RecordingStore):
+    """A store that fails in a way that nobody expects, where ``place`` says."""
+
+    place = ""
+
+    @property
+    def refusal(self) -> None:
+        if self.place == "refusal":
+            raise KeyError(SECRET)
+
+    @refusal.setter
+    def refusal(self, value: object) -> None:
+        pass
+
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+        if self.place == "put":
+            raise OSError(28, SECRET)
+        if self.place == "late":
+            async for _ in body:
+                pass
+            raise ValueError(SECRET)
+        return await super().put(message, body)
+
+
+@pytest.mark.parametrize("chunks", [True, False])
+@pytest.mark.parametrize("place", ["refusal", "put", "late"])
+async def test_an_exception_anywhere_is_4xx_without_its_text(place: str, chunks: bool) -> None:
+    store = Faulty()
+    async with front_end(store=store) as relay, relay.client() as client:
+        store.place = place
+        heard = [await client.say("MAIL FROM:<a@example.org>"), await client.say("RCPT TO:<b@example.net>")]
+        if chunks:
+            client.writer.write(b"BDAT 3 LAST\r\nx\r\n")
+            heard.append(await client.reply())
+        else:
+            heard.append(await client.say("DATA"))
+            if heard[-1].startswith("354"):
+                client.writer.write(b"x\r\n.\r\n")
+                heard.append(await client.reply())
+        assert INTERNAL in heard
+        assert not any("secret" in one or "spool" in one for one in heard)
+        crashed = await relay.seen(Crashed)
+        assert SECRET in crashed.traceback
+        store.place = ""
+        await client.say("RSET")
+        assert (await client.message(b"x\r\n")).startswith("250")
