@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -26,6 +27,14 @@ class Admission(Enum):
     TOO_MANY_OF_CLIENT = "too many sessions of this client"
     TOO_OFTEN = "too many sessions of this client of late"
     TOO_MANY = "too many sessions"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a client hears at the door; ``count`` is how many sessions of its own stand in its way."""
+
+    admission: Admission
+    count: int = 0
 
 
 class Guest(Protocol):
@@ -68,22 +77,22 @@ class Lobby:
     def __len__(self) -> int:
         return len(self._guests)
 
-    def enter(self, guest: Guest, address: IpAddress) -> Admission:
+    def enter(self, guest: Guest, address: IpAddress) -> Entry:
         """Count a session in, unless a limit is reached; who is counted in must ``leave``."""
         options = self._options
-        if self.exceeds(Counted.CONNECTION, address):
-            return Admission.TOO_OFTEN
+        if count := self.exceeds(Counted.CONNECTION, address):
+            return Entry(Admission.TOO_OFTEN, count)
         if 0 < options.connection_limit <= len(self._guests):
-            return Admission.TOO_MANY
+            return Entry(Admission.TOO_MANY)
         of_client, client = options.client_connection_count_limit, client_key(address)
         if 0 < of_client <= self._by_client[client] and not self._is_exempt(address):
-            return Admission.TOO_MANY_OF_CLIENT
+            return Entry(Admission.TOO_MANY_OF_CLIENT, self._by_client[client] + 1)
         self._guests[guest] = client
         self._by_client[client] += 1
         self._empty.clear()
         if self._closing:
             guest.stop()
-        return Admission.ADMITTED
+        return Entry(Admission.ADMITTED)
 
     def exceeds(self, event: Counted, address: IpAddress) -> int:
         """Count what a client does; returns 0, or how often it did that of late if that is too often."""

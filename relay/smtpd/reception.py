@@ -89,7 +89,8 @@ class Reception:
 
         async def watched() -> AsyncGenerator[bytes, None]:
             while not content.ended:
-                await content.wait()
+                if content.received > _LARGE_OCTETS:
+                    await content.wait()  # so that nobody waits for a client in a lane
                 async with self._lane(content.received):
                     block = await content.block()
                     self._inspect(content.bare, share, content.received)

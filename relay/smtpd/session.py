@@ -36,7 +36,6 @@ from relay.log.events import (
     Warned,
 )
 from relay.mail.envelope import Client, ClientTls, Envelope
-from relay.mail.names import IpAddress
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.access import client_address
@@ -45,16 +44,14 @@ from relay.smtpd.commands import Command, quoted, read_command
 from relay.smtpd.content import BareLineEnds
 from relay.smtpd.dialogue import Dialogue
 from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Incoming, Odd
-from relay.smtpd.lobby import Admission, Lobby
+from relay.smtpd.lobby import Admission, Entry, Lobby
+from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.patience import Patience
 from relay.smtpd.rates import Counted
 from relay.smtpd.reception import Accept, Reception
 from relay.smtpd.server import client_tls
 from relay.smtpd.softening import softened
-
-NameOf = Callable[[IpAddress], Awaitable[str]]
-"""The verified reverse name of a client address, or ``unknown``; bounded in time and never raises."""
 
 TOO_MANY_ERRORS = "too many errors"
 # After these the session is over.
@@ -69,11 +66,6 @@ _LAST_WORDS = frozenset(
 )
 # Seconds that a client has to take our last words and close, before the connection is cut.
 _LINGER = 10.0
-
-
-async def name_without_dns(address: IpAddress) -> str:
-    """``localhost`` for loopback, ``unknown`` for all others."""
-    return "localhost" if address.is_loopback else "unknown"
 
 
 class Session(SMTP):
@@ -172,10 +164,10 @@ class Session(SMTP):
         address = client_address(peer[0])
         self._incoming = Incoming(self._reader, timeout=self._options.timeout)
         try:
-            admission = self._lobby.enter(self, address)
+            entry = self._lobby.enter(self, address)
             self._meet(Client(address=address, port=peer[1], name=await self._name_of(address)))
             try:
-                await self._serve(admission)
+                await self._serve(entry)
             finally:
                 await self._reception.abandon()
             notes = ("bare_lf",) if self._had_bare_line_end or self._reception.had_bare else ()
@@ -207,12 +199,12 @@ class Session(SMTP):
         )
         self._observe(ClientConnected(client))
 
-    async def _serve(self, admission: Admission) -> None:
+    async def _serve(self, entry: Entry) -> None:
         try:
-            if admission is Admission.ADMITTED:
+            if entry.admission is Admission.ADMITTED:
                 await self._converse()
             else:
-                self._turn_away(admission)
+                self._turn_away(entry)
             await self._flush()
         except ClientGone as gone:
             self._observe(ClientLost(self._dialogue.client, gone.how, gone.after or self._stage))
@@ -230,14 +222,16 @@ class Session(SMTP):
             async with asyncio.timeout(_LINGER):
                 await self._writer.wait_closed()
 
-    def _turn_away(self, admission: Admission) -> None:
+    def _turn_away(self, entry: Entry) -> None:
         client = self._dialogue.client
-        if admission is Admission.TOO_MANY:
+        if entry.admission is Admission.TOO_MANY:
             reply = replies.too_busy(self.hostname)
         else:
             reply = replies.too_many_connections(self.hostname, str(client.address))
-            what = Counted.CONNECTION.value if admission is Admission.TOO_OFTEN else "Connection concurrency"
-            self._observe(Warned(Program.SMTPD, f"{what} limit exceeded: from {client} for service smtp"))
+            too_often = entry.admission is Admission.TOO_OFTEN
+            what = Counted.CONNECTION.value if too_often else "Connection concurrency"
+            text = f"{what} limit exceeded: {entry.count} from {client} for service smtp"
+            self._observe(Warned(Program.SMTPD, text))
         self._observe(Rejected(client=client, where="CONNECT", reply=reply))
         self._answer(reply)
 

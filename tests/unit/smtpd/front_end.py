@@ -16,9 +16,10 @@ from relay.mail.names import Domain
 from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
+from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.server import SmtpServer, server_tls_context
-from relay.smtpd.session import NameOf, Session, name_without_dns
+from relay.smtpd.session import Session
 
 HOSTNAME = "relay.example"
 NOW = datetime(2026, 8, 21, 10, 0, 0, tzinfo=UTC)

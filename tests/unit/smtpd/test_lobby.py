@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from relay.smtpd.lobby import Admission, Lobby
+from relay.smtpd.lobby import Admission, Entry, Lobby
 from tests.unit.smtpd.front_end import options
 
 A, B = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -29,22 +29,22 @@ class Someone:
 async def test_each_address_has_its_limit() -> None:
     lobby = Lobby(options(client_connection_count_limit=2))
     first, second, third, other = (Someone(lobby) for _ in range(4))
-    assert lobby.enter(first, A) is lobby.enter(second, A) is Admission.ADMITTED
-    assert lobby.enter(third, A) is Admission.TOO_MANY_OF_CLIENT
-    assert lobby.enter(other, B) is Admission.ADMITTED
+    assert lobby.enter(first, A) == lobby.enter(second, A) == Entry(Admission.ADMITTED)
+    assert lobby.enter(third, A) == Entry(Admission.TOO_MANY_OF_CLIENT, 3)
+    assert lobby.enter(other, B).admission is Admission.ADMITTED
     lobby.leave(third)
     assert len(lobby) == 3
     lobby.leave(first)
     lobby.leave(first)
-    assert lobby.enter(third, A) is Admission.ADMITTED
-    assert lobby.enter(first, A) is Admission.TOO_MANY_OF_CLIENT
+    assert lobby.enter(third, A).admission is Admission.ADMITTED
+    assert lobby.enter(first, A).admission is Admission.TOO_MANY_OF_CLIENT
 
 
 async def test_all_addresses_have_a_limit_together() -> None:
     lobby = Lobby(options(connection_limit=2))
-    assert lobby.enter(Someone(lobby), A) is Admission.ADMITTED
-    assert lobby.enter(Someone(lobby), B) is Admission.ADMITTED
-    assert lobby.enter(Someone(lobby), ip_address("192.0.2.3")) is Admission.TOO_MANY
+    assert lobby.enter(Someone(lobby), A).admission is Admission.ADMITTED
+    assert lobby.enter(Someone(lobby), B).admission is Admission.ADMITTED
+    assert lobby.enter(Someone(lobby), ip_address("192.0.2.3")).admission is Admission.TOO_MANY
 
 
 async def test_exceptions_and_zero_mean_no_limit() -> None:
@@ -54,7 +54,7 @@ async def test_exceptions_and_zero_mean_no_limit() -> None:
     unlimited = Lobby(options(client_connection_count_limit=0, connection_limit=0))
     for lobby in (exempt, unlimited):
         for _ in range(3):
-            assert lobby.enter(Someone(lobby), A) is Admission.ADMITTED
+            assert lobby.enter(Someone(lobby), A).admission is Admission.ADMITTED
 
 
 async def test_closing_asks_and_then_insists() -> None:
