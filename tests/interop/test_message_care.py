@@ -32,8 +32,8 @@ class World:
         """Send a message and give what is in the mailbox."""
         queue_id = self.relay.send(content, sender="joe@client.test", recipients=["ann@strict.test"], body=body)
         assert "status=sent" in self.relay.wait_for_status(queue_id)
-        self.receiver.process.wait_for(rf"message-id=<{name}>")
-        self.receiver.process.wait_for(r"status=sent \(delivered to maildir\)")
+        named = self.receiver.process.wait_for(rf".* (\S+): message-id=<{name}>")
+        self.receiver.process.wait_for(rf".* {named[1]}: removed")
         (found,) = [one for one in self.receiver.delivered() if f"<{name}>".encode() in one]
         return found
 
@@ -78,6 +78,12 @@ def test_a_strict_host_without_8bitmime_reads_the_same(world: World) -> None:
     assert arrived.get_content() == TEXT
 
 
+def as_text(part: EmailMessage) -> object:
+    """A part's content; a mailbox has LF where the wire had CRLF."""
+    content = part.get_content()
+    return content.replace("\r\n", "\n") if isinstance(content, str) else content
+
+
 def test_parts_within_parts(world: World) -> None:
     inner = message("inner")
     inner.set_content(TEXT, cte="8bit")
@@ -90,10 +96,12 @@ def test_parts_within_parts(world: World) -> None:
     assert not octets.isascii()
     arrived = email.message_from_bytes(world.through(octets, "parts"), policy=email.policy.default)
     again = email.message_from_bytes(octets, policy=email.policy.default)
+    assert isinstance(arrived, EmailMessage)
+    assert isinstance(again, EmailMessage)
     assert [part.get_content_type() for part in arrived.walk()] == [part.get_content_type() for part in again.walk()]
     for one, other in zip(arrived.walk(), again.walk(), strict=True):
         if not one.is_multipart():
-            assert one.get_content() == other.get_content()
+            assert as_text(one) == as_text(other)
     assert "8bit" not in arrived.as_string().lower().replace("8bitmime", "")
 
 
