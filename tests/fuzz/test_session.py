@@ -210,7 +210,7 @@ def test_for_ten_minutes(bench: Bench) -> None:
         number += 1
 
         @seed(number)
-        @attempts(2_000, database=False)
+        @attempts(300, database=False)
         @given(script, cutting)
         def run(pieces: list[bytes], cuts: list[int]) -> None:
             bench.run(pieces, cuts)
