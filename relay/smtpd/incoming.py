@@ -7,7 +7,7 @@ a content) waits there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from typing import Final
 
@@ -16,6 +16,8 @@ from relay.smtpd.content import ContentDecoder
 BLOCK_OCTETS = 65536
 # RFC 5321 asks for 512, and each extension for more; 2048 is Postfix's line_length_limit.
 MAX_LINE_OCTETS = 2048
+# Postfix's smtpd_timeout under stress, in seconds.
+HURRIED_TIMEOUT = 10.0
 # Postfix's smtpd_min_data_rate, octets a second: a content may take the timeout, and what its size needs at this rate.
 MIN_DATA_RATE = 500
 
@@ -47,11 +49,15 @@ class Incoming:
 
     :param reader: of the connection; only its ``read`` is used.
     :param timeout: seconds that a command line, and each block of a content, may take.
+    :param hurried: whether there is no more than ``HURRIED_TIMEOUT`` for that now.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, *, timeout: float) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, *, timeout: float, hurried: Callable[[], bool] = lambda: False
+    ) -> None:
         self._reader = reader
         self._timeout = timeout
+        self._hurried = hurried
         self._buffer = bytearray()
         self._deadline: asyncio.Timeout | None = None
         self.interrupted = False
@@ -70,7 +76,7 @@ class Incoming:
         if self.has_line:
             return await self._whole_line()
         try:
-            async with asyncio.timeout(self._timeout) as self._deadline:
+            async with asyncio.timeout(self.timeout) as self._deadline:
                 return await self._whole_line()
         except TimeoutError:
             if self.interrupted:
@@ -96,6 +102,12 @@ class Incoming:
         self.interrupted = True
         if self._deadline is not None:
             self._deadline.reschedule(0)
+
+    def hurry(self) -> None:
+        """Give a waiting ``line`` no more than ``HURRIED_TIMEOUT`` from now on."""
+        deadline = self._deadline
+        if deadline is not None and (when := deadline.when()) is not None:
+            deadline.reschedule(min(when, asyncio.get_running_loop().time() + HURRIED_TIMEOUT))
 
     @property
     def early(self) -> bytes:
@@ -140,7 +152,7 @@ class Incoming:
         """
         if not self._buffer:
             try:
-                async with asyncio.timeout(min(timeout, self._timeout)):
+                async with asyncio.timeout(min(timeout, self.timeout)):
                     octets = await self._read()
             except TimeoutError:
                 raise ClientGone(TIMED_OUT) from None
@@ -158,7 +170,7 @@ class Incoming:
     @property
     def timeout(self) -> float:
         """Seconds that a client has for a line or a block."""
-        return self._timeout
+        return min(self._timeout, HURRIED_TIMEOUT) if self._hurried() else self._timeout
 
     async def _read(self) -> bytes:
         try:

@@ -16,6 +16,8 @@ from relay.smtpd.budget import Budget
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.rates import Counted, Rates, client_key
 
+# The house counts as full from this part of connection_limit on; then nobody is waited for as long as usual.
+_FULL = 0.9
 # Large contents whose next block is being decoded and written: one for the decoding, one for the disk.
 _LANES = 2
 
@@ -44,6 +46,10 @@ class Guest(Protocol):
         """End with a 421 as soon as nothing is half done."""
         ...
 
+    def hurry(self) -> None:
+        """Do not wait for the client as long as usual."""
+        ...
+
     def abort(self) -> None:
         """End now."""
         ...
@@ -63,6 +69,8 @@ class Lobby:
         self.budget = Budget(options.content_memory_limit)
         self.lanes = asyncio.Semaphore(_LANES)
         self._rates = Rates(clock)
+        self._clock = clock
+        self._hurried_at = float("-inf")
         self._limits = {
             Counted.CONNECTION: options.client_connection_rate_limit,
             Counted.MESSAGE: options.client_message_rate_limit,
@@ -80,6 +88,7 @@ class Lobby:
     def enter(self, guest: Guest, address: IpAddress) -> Entry:
         """Count a session in, unless a limit is reached; who is counted in must ``leave``."""
         options = self._options
+        self._make_room()
         if count := self.exceeds(Counted.CONNECTION, address):
             return Entry(Admission.TOO_OFTEN, count)
         if 0 < options.connection_limit <= len(self._guests):
@@ -93,6 +102,19 @@ class Lobby:
         if self._closing:
             guest.stop()
         return Entry(Admission.ADMITTED)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is little or no room for others (Postfix calls it stress)."""
+        return 0 < self._options.connection_limit * _FULL <= len(self._guests)
+
+    def _make_room(self) -> None:
+        """In a full house, have those who are silent leave sooner; once a second is enough."""
+        now = self._clock()
+        if self.is_full and now - self._hurried_at >= 1.0:
+            self._hurried_at = now
+            for guest in tuple(self._guests):
+                guest.hurry()
 
     def exceeds(self, event: Counted, address: IpAddress) -> int:
         """Count what a client does; returns 0, or how often it did that of late if that is too often."""

@@ -127,6 +127,10 @@ class Session(SMTP):
         """End with 421 4.3.2: at once if the client is silent, else after what it is doing."""
         self._incoming.interrupt()
 
+    def hurry(self) -> None:
+        """Wait for the client no longer than in a full house."""
+        self._incoming.hurry()
+
     def abort(self) -> None:
         """End now, whatever is half done."""
         if self._handler_coroutine is not None:
@@ -162,7 +166,8 @@ class Session(SMTP):
             self._writer.close()
             return
         address = client_address(peer[0])
-        self._incoming = Incoming(self._reader, timeout=self._options.timeout)
+        timeout = self._options.timeout
+        self._incoming = Incoming(self._reader, timeout=timeout, hurried=lambda: self._lobby.is_full)
         try:
             entry = self._lobby.enter(self, address)
             self._meet(Client(address=address, port=peer[1], name=await self._name_of(address)))

@@ -71,6 +71,34 @@ async def test_a_line_must_be_whole_in_time() -> None:
         await client.line()
 
 
+async def test_who_waits_can_be_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.smtpd.incoming.HURRIED_TIMEOUT", 0.01)
+    full = False
+    client = Incoming(asyncio.StreamReader(), timeout=3600.0, hurried=lambda: full)
+    assert client.timeout == 3600.0
+    waiting = asyncio.create_task(client.line())
+    await asyncio.sleep(0)
+    client.hurry()
+    with pytest.raises(ClientGone, match="timeout"):
+        await waiting
+    client.hurry()  # nobody waits: nothing to do
+    full = True
+    assert client.timeout == 0.01
+    with pytest.raises(ClientGone, match="timeout"):
+        await client.line()
+    with pytest.raises(ClientGone, match="timeout"):
+        await client.content().drain()
+
+
+async def test_a_hurried_client_that_says_something_is_heard() -> None:
+    client, reader = incoming(timeout=3600.0)
+    waiting = asyncio.create_task(client.line())
+    await asyncio.sleep(0)
+    client.hurry()
+    reader.feed_data(b"NOOP\r\n")
+    assert await waiting == b"NOOP"
+
+
 async def test_who_waits_can_be_interrupted() -> None:
     reading = asyncio.Event()
 

@@ -21,6 +21,9 @@ class Someone:
         if self.obedient:
             self.lobby.leave(self)
 
+    def hurry(self) -> None:
+        self.asked.append("hurry")
+
     def abort(self) -> None:
         self.asked.append("abort")
         self.lobby.leave(self)
@@ -45,6 +48,26 @@ async def test_all_addresses_have_a_limit_together() -> None:
     assert lobby.enter(Someone(lobby), A).admission is Admission.ADMITTED
     assert lobby.enter(Someone(lobby), B).admission is Admission.ADMITTED
     assert lobby.enter(Someone(lobby), ip_address("192.0.2.3")).admission is Admission.TOO_MANY
+
+
+async def test_in_a_full_house_everybody_is_hurried_once_a_second() -> None:
+    now = 1000.0
+    lobby = Lobby(options(connection_limit=10, client_connection_count_limit=0), clock=lambda: now)
+    guests = [Someone(lobby) for _ in range(9)]
+    for guest in guests:
+        lobby.enter(guest, A)
+    assert lobby.is_full
+    assert not any(guest.asked for guest in guests)
+    for _ in range(3):
+        lobby.enter(Someone(lobby), B)
+    assert [guest.asked for guest in guests] == [["hurry"]] * 9
+    now += 1
+    lobby.enter(Someone(lobby), B)
+    assert guests[0].asked == ["hurry"] * 2
+    lobby.leave(guests.pop())
+    lobby.leave(guests.pop())
+    assert not lobby.is_full
+    assert not Lobby(options(connection_limit=0)).is_full
 
 
 async def test_exceptions_and_zero_mean_no_limit() -> None:
