@@ -38,6 +38,12 @@ class Entry:
     admission: Admission
     count: int = 0
 
+    @property
+    def limit(self) -> str:
+        """Postfix's name in the log for the limit that was reached."""
+        too_often = self.admission is Admission.TOO_OFTEN
+        return Counted.CONNECTION.value if too_often else "Connection concurrency"
+
 
 class Guest(Protocol):
     """A session as the lobby sees it."""

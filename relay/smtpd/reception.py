@@ -11,11 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from enum import Enum
 
+from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import Envelope
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.budget import Budget, OverBudget, Share
-from relay.smtpd.chunking import Chunk, ChunkDecoder
+from relay.smtpd.chunking import Chunk, ChunkDecoder, parse_bdat
+from relay.smtpd.commands import quoted
 from relay.smtpd.content import BareLineEnds
 from relay.smtpd.dialogue import Dialogue
 from relay.smtpd.incoming import LOST, ClientGone, Incoming, Octets
@@ -53,6 +55,7 @@ class Reception:
         lanes: asyncio.Semaphore,
         accept: Accept,
         start: Callable[[], Awaitable[None]],
+        observe: Observer,
     ) -> None:
         self._incoming = incoming
         self._dialogue = dialogue
@@ -61,6 +64,7 @@ class Reception:
         self._lanes = lanes
         self._accept = accept
         self._start = start
+        self._observe = observe
         self._in_chunks: _MessageInChunks | None = None
         self._discarding = False
         self.had_bare = False
@@ -124,11 +128,18 @@ class Reception:
 
     # --- chunks -----------------------------------------------------------------------------------------------------
 
-    async def chunk(self, chunk: Chunk) -> Reply:
+    async def bdat(self, argument: str) -> Reply:
         """Carry one BDAT out, its octets included.
 
         :raises ClientGone: in the middle of them.
         """
+        chunk = parse_bdat(argument)
+        if chunk is None:
+            text = (
+                f"NOQUEUE: malformed BDAT command syntax from {self._dialogue.client}: BDAT {quoted(argument.encode())}"
+            )
+            self._observe(Warned(Program.SMTPD, text))
+            return replies.BDAT_SYNTAX
         octets = self._incoming.octets(chunk.octets)
         before = self._received
         limit = self._options.message_size_limit

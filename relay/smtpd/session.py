@@ -39,7 +39,6 @@ from relay.mail.envelope import Client, ClientTls, Envelope
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.access import client_address
-from relay.smtpd.chunking import parse_bdat
 from relay.smtpd.commands import Command, quoted, read_command
 from relay.smtpd.content import BareLineEnds
 from relay.smtpd.dialogue import Dialogue
@@ -48,7 +47,6 @@ from relay.smtpd.lobby import Admission, Entry, Lobby
 from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.patience import Patience
-from relay.smtpd.rates import Counted
 from relay.smtpd.reception import Accept, Reception
 from relay.smtpd.server import client_tls
 from relay.smtpd.softening import softened
@@ -201,6 +199,7 @@ class Session(SMTP):
             lanes=self._lobby.lanes,
             accept=self._accepted,
             start=self._start_content,
+            observe=self._observe,
         )
         self._observe(ClientConnected(client))
 
@@ -233,10 +232,7 @@ class Session(SMTP):
             reply = replies.too_busy(self.hostname)
         else:
             reply = replies.too_many_connections(self.hostname, str(client.address))
-            too_often = entry.admission is Admission.TOO_OFTEN
-            what = Counted.CONNECTION.value if too_often else "Connection concurrency"
-            text = f"{what} limit exceeded: {entry.count} from {client} for service smtp"
-            self._observe(Warned(Program.SMTPD, text))
+            self._warn(f"{entry.limit} limit exceeded: {entry.count} from {client} for service smtp")
         self._observe(Rejected(client=client, where="CONNECT", reply=reply))
         self._answer(reply)
 
@@ -310,25 +306,19 @@ class Session(SMTP):
         client = self._dialogue.client
         if isinstance(command, Reply):
             if command is replies.FORBIDDEN_COMMAND:
-                self._observe(Warned(Program.SMTPD, f"non-SMTP command from {client}: {quoted(line)}"))
+                self._warn(f"non-SMTP command from {client}: {quoted(line)}")
             return command
         self._verb = self._stage = command.verb
         if command.ends_a_group(client.protocol) and self._out_of_turn(command.verb):
             return replies.NOT_SYNCHRONIZED
-        return await self._carry_out(command, line)
+        return await self._carry_out(command)
 
-    async def _carry_out(self, command: Command, line: bytes) -> Reply:
+    async def _carry_out(self, command: Command) -> Reply:
         match command.verb:
             case "DATA":
-                return self._content_ended(await self._reception.data(command.argument))
+                return await self._received(self._reception.data(command.argument))
             case "BDAT":
-                chunk = parse_bdat(command.argument)
-                if chunk is None:
-                    text = f"NOQUEUE: malformed BDAT command syntax from {self._dialogue.client}: {quoted(line)}"
-                    self._observe(Warned(Program.SMTPD, text))
-                    return replies.BDAT_SYNTAX
-                reply = await self._reception.chunk(chunk)
-                return self._content_ended(reply) if chunk.last else reply
+                return await self._received(self._reception.bdat(command.argument))
             case "STARTTLS":
                 return await self._start_tls(command.argument)
             case "QUIT":
@@ -339,11 +329,14 @@ class Session(SMTP):
                     await self._reception.abandon()  # the transaction is over, or another one began
                 return reply
 
-    def _content_ended(self, reply: Reply) -> Reply:
-        if reply.code < 400:
-            self._patience.renew()
-        if not self._dialogue.in_transaction:
+    async def _received(self, receiving: Awaitable[Reply]) -> Reply:
+        """Receive a content, or a part of one; what a fault of ours leaves of it unread must not become commands."""
+        self._over = True
+        reply = await receiving
+        self._over = False
+        if reply.code < 400 and not self._dialogue.in_transaction:
             self._stage = "END-OF-MESSAGE"
+            self._patience.renew()
         return reply
 
     async def _start_tls(self, argument: str) -> Reply:
@@ -372,6 +365,9 @@ class Session(SMTP):
         if ssl_object is None or self.tls_context is None:  # gone in the middle of the handshake
             raise ClientGone(LOST)
         return client_tls(ssl_object, self.tls_context)
+
+    def _warn(self, text: str) -> None:
+        self._observe(Warned(Program.SMTPD, text))
 
     def _note(self, text: str) -> None:
         self._observe(Noted(Program.SMTPD, text))

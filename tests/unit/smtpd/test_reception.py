@@ -420,3 +420,21 @@ async def test_an_exception_anywhere_is_4xx_without_its_text(place: str, chunks:
         store.place = ""
         await client.say("RSET")
         assert (await client.message(b"x\r\n")).startswith("250")
+
+
+@pytest.mark.parametrize("chunks", [True, False])
+async def test_a_fault_within_a_content_ends_the_session(monkeypatch: pytest.MonkeyPatch, chunks: bool) -> None:
+    """What was not read of it must not become commands."""
+
+    async def broken(self: object) -> None:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr("relay.smtpd.incoming.Octets.drain" if chunks else "relay.smtpd.incoming.Content.drain", broken)
+    async with front_end() as relay, relay.client() as client:
+        await begin(client)
+        if chunks:
+            client.writer.write(b"BDAT 3 LAST\r\nx\r\nNOOP\r\n")
+        else:
+            await client.say("DATA")
+            client.writer.write(b"x\r\n.\r\nNOOP\r\n")
+        assert (await client.rest()).splitlines() == [INTERNAL.encode()]
