@@ -34,12 +34,13 @@ from relay.outcome.result import (
 from relay.outcome.wording import explain, one_line
 from relay.policy.level import Level
 from relay.policy.policy import (
+    NO_CREDENTIALS,
     Decision,
     HostFacts,
     TlsPolicy,
     Withheld,
 )
-from relay.sasl.credentials import NoCredentials
+from relay.sasl.credentials import Credentials, NoCredentials
 
 
 class Deliverer:
@@ -179,8 +180,10 @@ class Deliverer:
         if decision.alarm:
             self.observe(Warned(Program.SMTP, f"{relay.name}: {decision.alarm}", delivery.message.queue_id))
         opened = await self.opener.open(relay, decision, delivery.message.queue_id, credentials=leg.login)
-        in_clear = isinstance(leg.login, NoCredentials) and self.may_go_in_clear(decision, delivery)
-        if isinstance(opened, Trouble) and opened.handshake and in_clear:
+        in_clear = (
+            isinstance(opened, Trouble) and opened.handshake and self.may_go_in_clear(decision, delivery, leg.login)
+        )
+        if isinstance(opened, Trouble) and in_clear:
             outcomes.announce(opened)
             opened = await self.opener.open(relay, decision, delivery.message.queue_id, plaintext=True)
         match opened:
@@ -206,10 +209,13 @@ class Deliverer:
             case _:
                 assert_never(opened)
 
-    def may_go_in_clear(self, policy: TlsPolicy, delivery: Delivery) -> bool:
-        """Postfix's conditions for a retry in the clear after a failed handshake (smtp.h), without that of credentials."""
+    def may_go_in_clear(
+        self, policy: TlsPolicy, delivery: Delivery, login: Credentials | NoCredentials = NO_CREDENTIALS
+    ) -> bool:
+        """Postfix's conditions for a retry in the clear after a failed handshake (smtp.h)."""
         return (
             policy.level is Level.MAY
+            and isinstance(login, NoCredentials)
             and not delivery.message.envelope.requiretls
             and delivery.waited >= self.options.minimal_backoff_time
         )

@@ -27,6 +27,7 @@ from relay.policy.policy import (
     TlsPolicy,
     Withheld,
 )
+from relay.sasl.credentials import AtStake, Owner
 
 FALLBACK = NextHop.parse("[fallback.example]:587", default_port=25)
 HOST = Domain("fallback.example")
@@ -64,6 +65,19 @@ def policy(
 @pytest.mark.parametrize("level", [Level.NONE, Level.MAY, Level.ENCRYPT])
 def test_plain_levels_are_the_same_there(level: Level) -> None:
     assert policy(entry(level), Demand.NOTHING, default=Level.NONE).level is level
+
+
+@pytest.mark.parametrize("level", [Level.NONE, Level.MAY, Level.ENCRYPT])
+def test_credentials_for_the_relay_are_not_withheld_by_the_destinations_line(level: Level) -> None:
+    facts = PolicyFacts(
+        entry=NO_ENTRY,
+        host=HostFacts(next_hop=FALLBACK, host=HOST, had_mx=False, mx_secure=True, tlsa=ABSENT),
+        defaults=Defaults(level=Level.MAY, level_rule=Rule("relay.toml:3")),
+        credentials=AtStake("sasl_passwd:1", Owner.NEXT_HOP),
+    )
+    bound = decide_for_fallback(facts, [Bond("example.com", entry(level), Demand.NOTHING)])
+    assert isinstance(bound, TlsPolicy)
+    assert (bound.level, bound.names) == (Level.SECURE, (LiteralName(HOST),))
 
 
 def test_names_relative_to_the_next_hop_are_the_relays() -> None:
