@@ -47,9 +47,12 @@ from relay.tls.own_certificate import ClientCertificateError
     type=click.Path(path_type=Path),
     help="The relay's configuration; without it the defaults hold.",
 )
+@click.option("--sender", metavar="ADDRESS", help="Who the mail is from, where routes or credentials go by the sender.")
 @click.option("--live", is_flag=True, help="Open sessions and judge them, as a delivery would; they end before MAIL.")
 @click.option("--json", "as_objects", is_flag=True, help="One JSON object a line and destination.")
-def command(destinations: Sequence[str], path: Path | None, *, live: bool, as_objects: bool) -> None:
+def command(
+    destinations: Sequence[str], path: Path | None, sender: str | None, *, live: bool, as_objects: bool
+) -> None:
     """Say what would become of mail to a DOMAIN (or address) now, and why.
 
     Walks through a delivery: the line of the policy map, MX hosts, addresses and TLSA records with their DNSSEC status, the
@@ -59,8 +62,12 @@ def command(destinations: Sequence[str], path: Path | None, *, live: bool, as_ob
     75 if it would only be deferred because look-ups failed.
     """
     addresses = [_destination(text) for text in destinations]
+    if sender is not None and "@" not in sender:
+        raise click.UsageError(f"--sender {sender}: expected a mail address")
     try:
-        stories = uvloop.run(_explain(addresses, _configuration(path), live=live))
+        stories = uvloop.run(
+            _explain(addresses, _configuration(path), live=live, sender=_destination(sender) if sender else None)
+        )
     except (CaStoreError, CannotResolve, ClientCertificateError, ConfigErrors) as error:
         raise click.ClickException(str(error)) from None
     for number, story in enumerate(stories):
@@ -95,9 +102,11 @@ def _configuration(path: Path | None) -> Config:
     return read("", name="the defaults", base=Path.cwd(), environ=os.environ, hostname=system_hostname())
 
 
-async def _explain(addresses: Sequence[Address], config: Config, *, live: bool) -> Sequence[Story]:
+async def _explain(
+    addresses: Sequence[Address], config: Config, *, live: bool, sender: Address | None
+) -> Sequence[Story]:
     async with _explainer(config) as explainer:
-        return [await explainer.explain(address, live=live) for address in addresses]
+        return [await explainer.explain(address, live=live, sender=sender) for address in addresses]
 
 
 @asynccontextmanager

@@ -89,13 +89,16 @@ class Explainer:
         self._monotonic = monotonic
         self._lines = PostfixLines(hostname=str(rules.hostname), pid=0, tls_feature_status=rules.tls_feature_status)
 
-    async def explain(self, address: Address, *, live: bool) -> Story:
+    async def explain(self, address: Address, *, live: bool, sender: Address | None = None) -> Story:
         """Walk through a delivery to an address as it would go now.
 
         :param live: open sessions, up to the verdict; else the walk ends where it would connect.
+        :param sender: who the message is from, where routes or credentials go by that; our postmaster if nobody is named.
         """
         trail = Trail()
-        delivery = self._delivery(address)
+        delivery = self._delivery(
+            address, sender or Address(f"postmaster@{self._rules.hostname}", self._rules.hostname)
+        )
         walk = self._walk(trail, delivery, live=live)
         policies = self._rules.policies.at(self._clock())
         result = await walk.attempt(delivery, policies)
@@ -145,11 +148,9 @@ class Explainer:
         opener.in_clear_later = lambda policy: walk.may_go_in_clear(policy, later)
         return walk
 
-    def _delivery(self, address: Address) -> Delivery:
-        """What a message to the address would be, were there one."""
+    def _delivery(self, address: Address, sender: Address) -> Delivery:
+        """What a message from the sender to the address would be, were there one."""
         now = self._clock()
-        hostname = self._rules.hostname
-        sender = Address(f"postmaster@{hostname}", hostname)
         recipient = Recipient(id=RecipientId(1), address=address)
         message = Message(
             queue_id=_NO_QUEUE,

@@ -98,7 +98,7 @@ class Scene:
             self.zone[owner, RRType.TLSA] = found(owner, rdata)
         return receiver
 
-    async def explain(self, destination: str = DOMAIN, *, live: bool = False) -> Story:
+    async def explain(self, destination: str = DOMAIN, *, live: bool = False, sender: str = "") -> Story:
         """Have the story told."""
         explainer = Explainer(
             rules=Rules(
@@ -114,7 +114,9 @@ class Scene:
             clock=lambda: datetime.now(UTC),
             monotonic=time.monotonic,
         )
-        return await explainer.explain(parse_destination(destination), live=live)
+        return await explainer.explain(
+            parse_destination(destination), live=live, sender=parse_destination(sender) if sender else None
+        )
 
     async def deliver(self) -> Outcome:
         """Have a fresh message delivered to the same place."""
@@ -156,7 +158,7 @@ class Scene:
         return Policies(
             lookup=tables.lookup,
             defaults=Defaults(level=self.level, level_rule=Rule("relay.toml:7", "the level")),
-            credentials=CredentialTables(tables=(parse_passwords(self.passwords, "sasl_passwd"),)),
+            credentials=CredentialTables(tables=(parse_passwords(self.passwords, "sasl_passwd"),), by_sender=True),
         )
 
     def _router(self) -> Router:

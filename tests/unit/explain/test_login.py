@@ -81,3 +81,14 @@ async def test_a_line_that_withholds_them_is_a_failure_without_a_session(scene: 
     assert isinstance(ending.outcome.result, Deferred)
     assert ending.outcome.result.reason.startswith("SASL credentials withheld")
     assert not sink.heard()
+
+
+async def test_the_sender_has_credentials_of_their_own(scene: Scene) -> None:
+    smarthost(scene, "PLAIN")
+    scene.passwords += f"ann@example.org ann:{PASSWORD}\n"
+    for sender, user in (("ann@example.org", "ann"), ("bob@example.org", USER), ("", USER)):
+        story = await scene.explain(live=True, sender=sender)
+        assert isinstance(story.ending, WouldSend)
+        assert isinstance(story.ending.session, Satisfied)
+        assert isinstance(story.ending.session.login, Login)
+        assert story.ending.session.login.user == user
