@@ -17,6 +17,7 @@ from relay.mail.names import NextHop
 from relay.policy.exceptions import endings, find, misplaced
 from relay.policy.policy import Defaults, Entry, TlsPolicy
 from relay.policy.table import PolicyTables
+from relay.policy.withheld import withheld_lines
 from relay.routing.relayhosts import SenderTables
 from relay.routing.transport import TransportTables
 from relay.sasl.passwords import CredentialTables
@@ -42,7 +43,8 @@ class Rules:
         """What is wrong with lines of the maps, each with file and line."""
         maps = (self.tables, self.transports, self.senders, self.credentials)
         problems = (problem for each in maps for problem in each.problems)
-        return tuple(map(str, (*problems, *misplaced(self.tables, self.policies.defaults))))
+        odd = (*misplaced(self.tables, self.policies.defaults), *withheld_lines(self.tables, self.credentials))
+        return tuple(map(str, (*problems, *odd)))
 
     def endings(self, now: datetime) -> tuple[str, ...]:
         """Lines of the policy maps that have ended or soon will: what to warn of today."""

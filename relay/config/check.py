@@ -18,6 +18,8 @@ from relay.config.maps import load_policy_maps, load_sender_maps, load_transport
 from relay.dns.anchor import AnchorError, read_anchors
 from relay.policy.exceptions import endings, misplaced
 from relay.policy.table import PolicyTable, PolicyTables
+from relay.policy.withheld import withheld_lines
+from relay.sasl.passwords import CredentialTables
 
 _MAPS = ("smtp", "tls_policy_maps")
 
@@ -77,8 +79,15 @@ def _check_maps(report: Report, examined: Examined, now: datetime) -> None:
         for table in tables.tables:
             report.read.append(f"{table.name}: {len(table.source)} entries")
     tables, defaults = PolicyTables(tuple(together)), policy_defaults(config)
-    for problem in (*tables.problems, *misplaced(tables, defaults), *endings(tables, defaults, now)):
+    odd = (*misplaced(tables, defaults), *endings(tables, defaults, now), *withheld_lines(tables, _credentials(config)))
+    for problem in (*tables.problems, *odd):
         (report.errors if problem.is_error else report.warnings).append(ConfigError(problem.place, problem.text))
+
+
+def _credentials(config: Config) -> CredentialTables:
+    """Those that can be read; what cannot is told elsewhere."""
+    found = (each for each in check_credential_maps(config) if isinstance(each, CheckedMap))
+    return CredentialTables(tables=tuple(each.table for each in found))
 
 
 def _check_routes(report: Report, examined: Examined) -> None:

@@ -24,8 +24,9 @@ from relay.policy.compare import lesser_guarantees, names_accepted, sample_next_
 from relay.policy.exceptions import ending_lines, endings, misplaced
 from relay.policy.level import Level
 from relay.policy.policy import NO_END, Defaults, Entry, MalformedEntry, MapEntry, MatchName, NoEntry
-from relay.policy.stake import proves_enough
+from relay.policy.stake import withholds
 from relay.policy.table import PolicyTable, PolicyTables, lookup_keys
+from relay.policy.withheld import withheld_text
 from relay.sasl.credentials import AtStake, stake_of
 from relay.sasl.passwords import NO_TABLES, CredentialTables
 
@@ -249,11 +250,8 @@ class _Linter:
         if not isinstance(stake, AtStake):
             return
         match = entry.match or self._around.defaults.verify_match
-        if entry.level is not Level.DANE and not proves_enough(entry.level, stake):
-            text = (
-                f"{key}: {stake.place} has credentials for it, and at level {entry.level.word} no host proves that it may "
-                "see them: mail waits; ask for secure or fingerprint, or leave the line out"
-            )
+        if withholds(entry, stake):
+            text = withheld_text(key, entry, stake)
             yield Remark(entry.rule.place, Check.CREDENTIALS, text, is_error=True)
         elif entry.level is Level.VERIFY and next_hop.use_mx and MatchName.HOSTNAME in match:
             text = (

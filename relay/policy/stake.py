@@ -53,6 +53,11 @@ def proves_enough(level: Level, credentials: AtStake) -> bool:
     return level.requires_match and (level is not Level.HALFDANE or credentials.owner is Owner.HOST)
 
 
+def withholds(entry: MapEntry, credentials: AtStake) -> bool:
+    """Whether credentials never leave under a map line, whatever the host shows."""
+    return entry.level is not Level.DANE and not proves_enough(entry.level, credentials)
+
+
 def own_names(host: HostFacts, credentials: AtStake) -> tuple[LiteralName, ...]:
     """Names of whom the credentials are meant for: of their key, or of what is known by DNSSEC to belong to it.
 

@@ -307,3 +307,16 @@ def test_secrets_come_from_files_of_literal_keys(tmp_path: Path, spec: str) -> N
     assert told.exit_code == 1
     assert "is not for secrets" in told.output
     assert "hunter2" not in told.output
+
+
+def test_a_line_that_withholds_credentials_is_told_before_mail_waits(tmp_path: Path) -> None:
+    (tmp_path / "sasl_passwd").write_text("[a.test]:587 joe:hunter2\nb.test joe:hunter2\n")
+    (tmp_path / "sasl_passwd").chmod(0o600)
+    (tmp_path / "tls_policy").write_text("[a.test]:587 encrypt\n[b.test]:465 may\n[c.test] none\n")
+    told = check(tmp_path, SASL + 'tls_policy_maps = ["tls_policy"]\n')
+    assert told.exit_code == 1
+    assert "tls_policy:1: [a.test]:587: sasl_passwd:1 has credentials for it, and at level encrypt" in told.output
+    assert "tls_policy:2: [b.test]:465: sasl_passwd:2 has credentials for it, and at level may" in told.output
+    assert "tls_policy:3" not in told.output
+    (tmp_path / "tls_policy").write_text("[a.test]:587 secure\n[b.test]:465 dane\n")
+    assert check(tmp_path, SASL + 'tls_policy_maps = ["tls_policy"]\n').exit_code == 0
