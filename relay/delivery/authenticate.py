@@ -20,9 +20,9 @@ from relay.mail.reply import EnhancedStatus, Reply, Severity
 from relay.outcome.result import Diagnostic, FromPeer, Local, RelayHost
 from relay.outcome.wording import explain, one_line
 from relay.policy.policy import TlsPolicy
-from relay.policy.stake import WITHHELD
+from relay.policy.stake import WITHHELD, proves_enough
 from relay.sasl.choose import MECHANISMS, filtered, fitting
-from relay.sasl.credentials import Credentials, Password
+from relay.sasl.credentials import AtStake, Credentials, Password
 from relay.sasl.exchange import exchange
 from relay.sasl.mechanism import MechanismFailed
 from relay.sasl.redact import redacted
@@ -61,19 +61,26 @@ class Proven:
 
 
 def proven(
-    connection: SmtpConnection, relay: RelayHost, extensions: Extensions, *, policy: TlsPolicy, verdict: Verdict
+    connection: SmtpConnection,
+    relay: RelayHost,
+    extensions: Extensions,
+    *,
+    policy: TlsPolicy,
+    verdict: Verdict,
+    credentials: Credentials,
 ) -> Proven | LoginRefused:
     """Whether a host may see credentials: its session is in TLS, at a level that asks for a proof, and one was found."""
-    if connection.ssl_object is None or not may_show(policy, verdict):
+    if connection.ssl_object is None or not may_show(policy, verdict, credentials):
         expected = "a session in which the host proved who it is"
         found = f"none, at level {policy.level.word}"
         return _refused(WITHHELD, _WITHHELD_STATUS, expected, found, str(policy.rule))
     return Proven(connection=connection, relay=relay, extensions=extensions)
 
 
-def may_show(policy: TlsPolicy, verdict: Verdict) -> bool:
-    """Whether a verdict is a proof: of a level that asks for one."""
-    return policy.level.requires_match and isinstance(verdict, Verified | Trusted)
+def may_show(policy: TlsPolicy, verdict: Verdict, credentials: Credentials) -> bool:
+    """Whether a verdict is a proof: of a level that asks for one, and one that is enough for these credentials."""
+    enough = proves_enough(policy.level, AtStake(credentials.place, credentials.owner))
+    return enough and isinstance(verdict, Verified | Trusted)
 
 
 class Authenticator:
@@ -148,13 +155,12 @@ class Authenticator:
         nonce = secrets.token_urlsafe(24)
         ours = exchange(mechanism, user, secret, host=host.relay.name, port=host.relay.port, nonce=nonce)
         wire = _Wire(host.connection, secret, self._timeout)
-        command, deferred = f"AUTH {mechanism}", ""
+        command, first, deferred = f"AUTH {mechanism}", "", ""
         if ours.speaks_first:
             first = _encoded(ours.first())
-            # RFC 4954 section 4: "=" is an initial response without octets.
-            deferred = "" if len(command) + len(first) + 3 <= MAX_COMMAND else first
-            command += "" if deferred else f" {first or '='}"
-        reply = await wire.say(command)
+            if len(command) + len(first) + 3 > MAX_COMMAND:
+                first, deferred = "", first
+        reply = await wire.say(first, command=command)
         for _ in range(MAX_CHALLENGES):
             if reply.severity is not Severity.INTERMEDIATE:
                 break
@@ -190,12 +196,13 @@ class _Wire:
         self._timeout = timeout
         self._sent: list[str] = []
 
-    async def say(self, line: str) -> Reply:
-        """Send a line and await its reply.
+    async def say(self, response: str, *, command: str = "") -> Reply:
+        """Send a response in base64, behind a command if it is the first, and await the reply.
 
         :raises SessionEnded: if the session broke.
         """
-        self._sent.append(line.rpartition(" ")[2])
+        self._sent.append(response)
+        line = f"{command} {response}".strip()
         try:
             reply = await self._connection.command(line.encode("ascii"), Stage.AUTH, self._timeout)
         except SessionEnded as ended:

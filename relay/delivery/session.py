@@ -219,7 +219,12 @@ class SessionOpener:
     def mechanism_for(self, session: Session, credentials: Credentials) -> tuple[Proven, str]:
         """A host that proved who it is, and the mechanism to log in with; raises what stands in the way."""
         host = proven(
-            session.connection, session.relay, session.extensions, policy=session.policy, verdict=session.verdict
+            session.connection,
+            session.relay,
+            session.extensions,
+            policy=session.policy,
+            verdict=session.verdict,
+            credentials=credentials,
         )
         if isinstance(host, LoginRefused):
             raise _Failed(_no_login(session, host))

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.dane.tlsa import MatchingType, Selector, Tlsa, Usage
 from relay.delivery.client import SmtpConnection
 from relay.delivery.options import DeliveryOptions, Timeouts
 from relay.delivery.session import Kind, Opening, Session, SessionOpener, Trouble
-from relay.lab.ca import Authority, CertificateKind
+from relay.lab.ca import Authority, CertificateKind, Credential, tlsa_rdata
 from relay.log.events import Event, TlsRefused
 from relay.mail.envelope import QueueId
 from relay.mail.names import Domain
@@ -74,6 +75,7 @@ class Scene:
         default_factory=lambda: DeliveryOptions(helo_name="relay.test", timeouts=Timeouts(helo=5, starttls=5))
     )
     sink: RecordingSink = field(init=False)
+    credential: Credential | None = None
 
     def __post_init__(self) -> None:
         self.authority = Authority(self.directory, datetime.now(UTC))
@@ -86,7 +88,8 @@ class Scene:
         kind: CertificateKind | None = CertificateKind.GOOD,
         wrapped: bool = False,
     ) -> None:
-        context = server_context(self.authority.issue(kind, NAME).pem_file) if kind else None
+        self.credential = self.authority.issue(kind, NAME) if kind else None
+        context = server_context(self.credential.pem_file) if self.credential else None
         keywords = ["PIPELINING", *([f"AUTH {auth}".rstrip()] if auth else [])]
         address = LoopbackNetwork().address(1)
         sink = RecordingSink(address, 0, context=context, wrapped=wrapped, keywords=keywords, answer=answer)
@@ -353,6 +356,18 @@ async def test_even_a_policy_that_decide_never_gives_withholds_them(
     wanted = "SASL credentials withheld" if kind or level is not Level.ENCRYPT else "TLS is required"
     assert trouble.reason.startswith(wanted)
     assert not scene.credentials_heard()
+
+
+@pytest.mark.parametrize("owner", list(Owner))
+async def test_half_dane_shows_them_only_to_the_host_that_they_are_for(scene: Scene, owner: Owner) -> None:
+    scene.host("PLAIN", Plain(), kind=CertificateKind.SELF_SIGNED)
+    assert scene.credential is not None
+    rdata = tlsa_rdata(3, 1, 1, scene.credential.leaf)
+    record = Tlsa(Usage.DANE_EE, Selector.SPKI, MatchingType.SHA2_256, rdata[3:])
+    half = replace(SECURE, level=Level.HALFDANE, asked=Level.DANE, tlsa=(record,), tlsa_base=NAME)
+    opened = await scene.open(replace(JOE, owner=owner), half)
+    assert isinstance(opened, Session) is (owner is Owner.HOST), opened
+    assert scene.credentials_heard() is (owner is Owner.HOST)
 
 
 async def test_a_retry_in_the_clear_withholds_them(scene: Scene) -> None:
