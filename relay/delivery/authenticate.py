@@ -24,7 +24,7 @@ from relay.policy.stake import WITHHELD, proves_enough
 from relay.sasl.choose import MECHANISMS, filtered, fitting
 from relay.sasl.credentials import AtStake, Credentials, Password
 from relay.sasl.exchange import exchange
-from relay.sasl.mechanism import MechanismFailed
+from relay.sasl.mechanism import Exchange, MechanismFailed
 from relay.sasl.redact import redacted
 from relay.sasl.secret import Secret
 from relay.tls.verdict import Trusted, Verdict, Verified
@@ -127,7 +127,6 @@ class Authenticator:
             text = f"{_cannot(host)}: no access token"
             return _refused(text, _STATUS, "an access token", str(missing), rule)
         except MechanismFailed as failed:
-            await _cancel(host.connection)
             text = f"{_cannot(host)}: {mechanism} failed"
             return _refused(text, _STATUS, "an exchange by the book", str(failed), rule)
         return None if reply.severity is Severity.SUCCESS else self._said(host.relay, reply)
@@ -151,28 +150,16 @@ class Authenticator:
         return await self._exchange(host, mechanism, credentials.user, again)
 
     async def _exchange(self, host: Proven, mechanism: str, user: str, secret: Secret) -> Reply:
-        """The dialogue of one mechanism, up to a reply that is no challenge."""
+        """The exchange of one mechanism, up to a reply that is no challenge."""
         nonce = secrets.token_urlsafe(24)
         ours = exchange(mechanism, user, secret, host=host.relay.name, port=host.relay.port, nonce=nonce)
+        first = _encoded(ours.first()) if ours.speaks_first else ""
         wire = _Wire(host.connection, secret, self._timeout)
-        command, first, deferred = f"AUTH {mechanism}", "", ""
-        if ours.speaks_first:
-            first = _encoded(ours.first())
-            if len(command) + len(first) + 3 > MAX_COMMAND:
-                first, deferred = "", first
-        reply = await wire.say(first, command=command)
-        for _ in range(MAX_CHALLENGES):
-            if reply.severity is not Severity.INTERMEDIATE:
-                break
-            challenge = _challenge(reply)
-            if deferred and challenge:
-                raise MechanismFailed("a challenge where the host has to wait for the initial response")
-            # In a thread: SCRAM hashes for as long as the host asks, within limits.
-            answer = deferred or _encoded(await asyncio.to_thread(ours.next, challenge))
-            deferred = ""
-            reply = await wire.say(answer)
-        else:
-            raise MechanismFailed(f"more than {MAX_CHALLENGES} challenges")
+        try:
+            reply = await _converse(wire, ours, f"AUTH {mechanism}", first)
+        except MechanismFailed:
+            await wire.cancel()
+            raise
         if reply.severity is Severity.SUCCESS and not ours.proved:
             raise MechanismFailed("a success before the host proved that it knows the password")
         return reply
@@ -213,6 +200,33 @@ class _Wire:
             return reply
         return replace(reply, lines=tuple(redacted(one, self._secret, self._sent) for one in reply.lines))
 
+    async def cancel(self) -> None:
+        """Tell the host that the exchange ends here (RFC 4954 section 4), so that QUIT is no answer to a challenge."""
+        try:
+            await self._connection.command(b"*", Stage.AUTH, _CANCEL_SECONDS)
+        except SessionEnded:
+            pass  # the session ends anyway
+
+
+async def _converse(wire: _Wire, ours: Exchange, command: str, first: str) -> Reply:
+    """The dialogue, from AUTH to a reply that is no challenge.
+
+    :param first: the initial response; it goes with the command where that leaves room, else as the answer to a challenge.
+    """
+    deferred = first if len(command) + len(first) + 3 > MAX_COMMAND else ""
+    reply = await wire.say("" if deferred else first, command=command)
+    for _ in range(MAX_CHALLENGES):
+        if reply.severity is not Severity.INTERMEDIATE:
+            return reply
+        challenge = _challenge(reply)
+        if deferred and challenge:
+            raise MechanismFailed("a challenge where the host has to wait for the initial response")
+        # In a thread: SCRAM hashes for as long as the host asks, within limits.
+        answer = deferred or _encoded(await asyncio.to_thread(ours.next, challenge))
+        deferred = ""
+        reply = await wire.say(answer)
+    raise MechanismFailed(f"more than {MAX_CHALLENGES} challenges")
+
 
 def _encoded(octets: bytes) -> str:
     return base64.b64encode(octets).decode("ascii")
@@ -227,14 +241,6 @@ def _challenge(reply: Reply) -> bytes:
         return b"" if text == "=" else base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise MechanismFailed("a challenge that is no base64") from None
-
-
-async def _cancel(connection: SmtpConnection) -> None:
-    """Tell the host that the exchange ends here (RFC 4954 section 4), so that QUIT is no answer to a challenge."""
-    try:
-        await connection.command(b"*", Stage.AUTH, _CANCEL_SECONDS)
-    except SessionEnded:
-        pass  # the session ends anyway
 
 
 def _cannot(host: Proven) -> str:

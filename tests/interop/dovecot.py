@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ def dovecot(directory: Path, *, user: str, password: str, tokens: Mapping[str, s
     if os.geteuid() != 0:
         raise servers.UnavailableError("only root can start Dovecot")
     program = servers.find("dovecot")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    if not version.startswith("2.3."):
+        raise servers.UnavailableError(f"its configuration here is that of 2.3, and this is {version.strip()}")
     socket = directory / "auth"
     with _token_service(tokens) as introspection:
         (directory / "users").write_text(f"{user}:{password}\n")

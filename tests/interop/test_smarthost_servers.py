@@ -71,7 +71,7 @@ def provider() -> Iterator[Provider]:
         with ExitStack() as stack:
             yield _provider(directory, stack)
     except servers.UnavailableError as error:
-        servers.leave_out("postfix", str(error))
+        servers.leave_out("dovecot or postfix", str(error))
     finally:
         shutil.rmtree(directory)
 
