@@ -147,3 +147,34 @@ def test_delete_is_silent_towards_senders_and_loud_in_the_log(scene: Scene) -> N
     scene.relay.process.wait_for(rf"postsuper\[\d+\]: {queue_id}: removed \(by \S+: spam\)")
     assert scene.queue("list", "--format", "postfix") == "Mail queue is empty\n"
     assert not any("notification" in line for line in scene.relay.process.lines())
+
+
+def test_who_has_it_never_gets_it_again(tmp_path: Path) -> None:
+    """One recipient is taken, one is put off, over and over, also across a kill: the first is named to the host once."""
+    named: list[bytes] = []
+
+    def answer(line: bytes) -> str | None:
+        if line.startswith(b"RCPT"):
+            named.append(line.split(b" ")[1])
+        return "451 4.3.0 come back later" if line.startswith(b"RCPT TO:<later@") else None
+
+    address = LoopbackNetwork().address(11)
+    with RecordingSink(address, 0, keywords=("8BITMIME",), answer=answer) as sink:
+        settings: dict[str, dict[str, Setting]] = {
+            "smtp": {"tls_security_level": "may", "relayhost": [f"[{address}]:{sink.port}"]}
+        }
+        with RelayProcess(tmp_path, settings) as relay:
+            scene = Scene(relay, sink, sink)
+            queue_id = scene.submit("ann@one.test", "later@one.test")
+            relay.wait_for_status(queue_id, "later@one.test")
+            for _ in range(2):
+                mark = relay.process.mark()
+                scene.queue("flush", queue_id)
+                relay.process.wait_for(rf"{queue_id}: to=<later@one.test>.* status=deferred", since=mark)
+            relay.kill()
+            relay.start()
+            mark = relay.process.mark()
+            scene.queue("flush", queue_id)
+            relay.process.wait_for(rf"{queue_id}: to=<later@one.test>.* status=deferred", since=mark)
+    assert named == [b"TO:<ann@one.test>"] + [b"TO:<later@one.test>"] * 4
+    assert len(sink.messages()) == 1
