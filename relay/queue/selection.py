@@ -24,7 +24,7 @@ _WAITING_OF_ONE = (
     " AND next_attempt <= ? ORDER BY next_attempt LIMIT ?"
 )
 _LAPSED_OF_ONE = (
-    "SELECT next_attempt, message, number FROM delivery WHERE state = 'leased' AND lease_until <= ?"
+    "SELECT next_attempt, message, number FROM delivery WHERE state = 'leased' AND held = 0 AND lease_until <= ?"
     " AND next_attempt <= ? AND destination = ?"
 )
 
@@ -48,7 +48,7 @@ def choose(connection: apsw.Connection, *, now: int, limit: int, busy: Collectio
     busy_json = json.dumps(list(busy))
     lapsed = _candidates(
         connection.execute(
-            "SELECT next_attempt, message, number FROM delivery WHERE state = 'leased' AND lease_until <= ?"
+            "SELECT next_attempt, message, number FROM delivery WHERE state = 'leased' AND held = 0 AND lease_until <= ?"
             " AND next_attempt <= ? AND destination NOT IN (SELECT value FROM json_each(?))",
             (now, now, busy_json),
         )
@@ -75,7 +75,7 @@ def heads(connection: apsw.Connection, *, now: int, limit: int, busy: Collection
     """Destinations that are not busy, each with the time of its longest due delivery that is not leased, sorted."""
     busy_json = json.dumps(list(busy))
     rows = connection.execute(
-        "SELECT min(next_attempt), destination FROM delivery WHERE state = 'leased' AND lease_until <= ?"
+        "SELECT min(next_attempt), destination FROM delivery WHERE state = 'leased' AND held = 0 AND lease_until <= ?"
         " AND destination NOT IN (SELECT value FROM json_each(?)) GROUP BY destination",
         (now, busy_json),
     )
@@ -91,7 +91,7 @@ def next_due(connection: apsw.Connection, *, now: int, busy: Collection[str]) ->
     """When the first delivery is due that is neither leased (at ``now``) nor of a busy destination."""
     busy_json = json.dumps(list(busy))
     (lapsed,) = connection.execute(
-        "SELECT min(next_attempt) FROM delivery WHERE state = 'leased' AND lease_until <= ?"
+        "SELECT min(next_attempt) FROM delivery WHERE state = 'leased' AND held = 0 AND lease_until <= ?"
         " AND destination NOT IN (SELECT value FROM json_each(?))",
         (now, busy_json),
     ).fetchall()[0]

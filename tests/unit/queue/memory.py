@@ -59,7 +59,7 @@ class MemoryDelivery:
         return self.until is None or self.until <= now
 
     def is_ready(self, now: datetime) -> bool:
-        return self.is_free(now) and (self.token is not None or not self.held)
+        return self.is_free(now) and not self.held
 
     def state(self, now: datetime) -> EntryState:
         if not self.is_free(now):

@@ -206,6 +206,22 @@ async def test_a_lease_that_is_given_back_is_held_too(store: Store) -> None:
     assert await lease(store) == []
 
 
+async def test_a_lease_that_ran_out_is_held_too(store: Store, clock: Clock) -> None:
+    await put(store, new("A1", "x@a.example"))
+    (held,) = await lease(store)
+    await act(store, Hold())
+    clock.now = T0 + 2 * LEASE
+    assert await lease(store, clock.now) == []
+    assert await store.lease_at({"a.example": 5}, now=clock.now, until=clock.now + LEASE) == []
+    assert await store.heads(now=clock.now, limit=5) == []
+    assert await store.next_due() is None
+    assert await act(store, Release()) == ({"A1": 1}, 0)
+    (again,) = await lease(store, clock.now)
+    with pytest.raises(LeaseLost):
+        await store.settle(settlement(held, SENT))
+    await store.settle(settlement(again, SENT))
+
+
 @pytest.mark.parametrize("what", [Delete(), Requeue(moved, AS_CONFIGURED)], ids=["delete", "requeue"])
 async def test_what_is_being_delivered_is_left_alone(store: Store, what: Act) -> None:
     await put(store, new("A1", "x@a.example", "y@b.example"))
