@@ -12,9 +12,10 @@ from relay.queue.administration import Administration
 
 
 @asynccontextmanager
-async def open_administration(config: Config, write_line: WriteLine) -> AsyncIterator[Administration]:
+async def open_administration(config: Config, write_line: WriteLine, *, routes: bool) -> AsyncIterator[Administration]:
     """Own the state directory and its queue.
 
+    :param routes: whether mail will be routed; whoever only looks must not depend on maps that can be read.
     :param write_line: takes the log's lines where ``log.file`` names no file.
     :raises CannotStart: (or an error of the room concerned, its message for people) if it cannot be had.
     """
@@ -22,6 +23,7 @@ async def open_administration(config: Config, write_line: WriteLine) -> AsyncIte
         building = Building(config, stack)
         building.open_log(None if config.log.file else write_line)
         await building.open_queue()
-        building.rules = read_rules(config)
+        if routes:
+            building.rules = read_rules(config)
         building.settler = building.new_settler(lambda destinations: None)
         yield building.administration(lambda: None)

@@ -32,6 +32,7 @@ from relay.control.server import user_name
 from relay.queue.filter_text import FilterError, parse_filter
 from relay.queue.showq import counts_object
 from relay.queue.store import EntryState, QueueCounts, StoreUnavailable
+from relay.tls.authorities import CaStoreError
 
 Heard = Item | Underway | Done
 
@@ -64,17 +65,17 @@ def ask(place: Place, request: QueueRequest, *, needs_configuration: bool = Fals
         pass  # known before the first answer
     if needs_configuration and not place.whole:
         raise click.UsageError("no relay runs on this state_dir, and this needs its configuration: say -c FILE")
-    yield from _alone(place, request)
+    yield from _alone(place, request, routes=needs_configuration)
 
 
-def _alone(place: Place, request: QueueRequest) -> Iterator[Heard]:
+def _alone(place: Place, request: QueueRequest, *, routes: bool) -> Iterator[Heard]:
     if not place.queue_file.exists():
         with hold(place.state_dir):
             # A command makes no queue: the file would belong to whoever gave it.
             yield _nothing(request)
         return
     with asyncio.Runner() as runner:
-        answers = _answers(place, request)
+        answers = _answers(place, request, routes=routes)
         try:
             while True:
                 answer = runner.run(_next(answers))
@@ -94,9 +95,9 @@ async def _next(answers: AsyncGenerator[Answer, None]) -> Answer:
     return await anext(answers)
 
 
-async def _answers(place: Place, request: QueueRequest) -> AsyncGenerator[Answer, None]:
+async def _answers(place: Place, request: QueueRequest, *, routes: bool) -> AsyncGenerator[Answer, None]:
     async with AsyncExitStack() as stack:
-        opening = open_administration(place.config, lambda line: click.echo(line, err=True))
+        opening = open_administration(place.config, lambda line: click.echo(line, err=True), routes=routes)
         administration = await stack.enter_async_context(opening)
         answers = queue.answers(request, administration, user_name(os.getuid()))
         stack.push_async_callback(answers.aclose)
@@ -131,5 +132,5 @@ def errors_for_people() -> Iterator[None]:
         ) from None
     except StoreUnavailable as error:
         raise TemporaryFailure(f"the queue cannot be read: {error}") from None
-    except (client.CallFailed, LockFailed, CannotStart, ConfigErrors) as error:
+    except (client.CallFailed, LockFailed, CannotStart, ConfigErrors, CaStoreError) as error:
         raise click.ClickException(str(error)) from None

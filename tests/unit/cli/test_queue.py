@@ -191,6 +191,20 @@ def config(tmp_path: Path) -> Path:
     return file
 
 
+def test_whoever_only_looks_does_not_depend_on_rules(tmp_path: Path, config: Path) -> None:
+    fill(tmp_path / "queue.sqlite", "A1")
+    with config.open("a") as file:
+        file.write('tls_CAfile = "relay.toml"\n')
+    listed = queue("list", "-c", config, "--json")
+    assert json.loads(listed.output)["queue_id"] == "A1"
+    done = queue("hold", "-c", config, "A1")
+    assert done.exit_code == 0, (done.output, done.exception)
+    refused = queue("requeue", "-c", config, "A1")
+    assert refused.exit_code == 1
+    assert "relay.toml" in refused.output
+    assert held(tmp_path) == ["A1"]
+
+
 def test_bounce_without_a_relay_writes_to_the_sender(tmp_path: Path, config: Path) -> None:
     fill(tmp_path / "queue.sqlite", "A1")
     done = queue("bounce", "-c", config, "ALL", "--yes", "--reason", "the domain is gone")
