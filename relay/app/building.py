@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -24,12 +25,18 @@ from relay.config.errors import ConfigErrors
 from relay.control import lock
 from relay.control import server as control
 from relay.delivery.attempt import Deliverer
+from relay.delivery.audit import Auditor
+from relay.delivery.delivery import Policies
 from relay.delivery.gather import Gatherer
+from relay.delivery.ratchet import RatchetWatch
 from relay.delivery.session import SessionOpener
 from relay.delivery.tokens import Tokens
+from relay.delivery.watch import Watches
 from relay.desk import http
 from relay.dns.probe import ValidationProbe
 from relay.dns.resolver import Resolver
+from relay.ledger.file import FILE_NAME, LedgerUnavailable
+from relay.ledger.ledger import Ledger
 from relay.log.events import Event, Noted, Observer, Program, Warned
 from relay.log.json import JsonLines
 from relay.log.metrics import Metrics
@@ -38,6 +45,7 @@ from relay.log.sink import STANDARD_OUTPUT, Lines, Sink, compose
 from relay.mail.envelope import Address, QueueId, Sender, new_queue_id
 from relay.outcome.wording import one_line
 from relay.policy.policy import TlsPolicy
+from relay.policy.ratchet import Mark, Ratchet
 from relay.queue.administration import Administration
 from relay.queue.health import floor_of
 from relay.queue.settle import Settler
@@ -49,6 +57,8 @@ from relay.tls.authorities import CaStoreError
 from relay.tls.own_certificate import ClientCertificateError
 from relay.tls.peer import Anchors, ChainResult
 from relay.worker import Worker
+
+AUDIT_DRAIN_SECONDS = 2.0
 
 WriteLine = Callable[[str], None]
 Reread = Callable[[], Config]
@@ -78,6 +88,7 @@ class Building:
         self.resolver: Resolver
         self.probe: ValidationProbe
         self.settler: Settler
+        self.ledger: Ledger
         self.worker: Worker
         self.servers: SmtpServer
         self._serials = count(os.getpid())
@@ -89,6 +100,16 @@ class Building:
     def destination_of(self, address: Address, sender: Sender) -> str:
         """The scheduling key of mail from a sender to an address, under the routes in force."""
         return self.rules.router.destination(address, sender)
+
+    def policies(self) -> Policies:
+        """The rules in force, with what the ratchet holds."""
+        policies = self.rules.policies
+        return policies if policies.ratchet is Ratchet.OFF else replace(policies, best=self.ledger.best)
+
+    def saw(self, destination: str, mark: Mark, host: str) -> None:
+        """Mail went over a session that is worth so much; remembered where the ratchet is on."""
+        if self.rules.policies.ratchet is not Ratchet.OFF:
+            self.ledger.saw(destination, mark, host)
 
     def context_for(self, policy: TlsPolicy) -> ssl.SSLContext:
         """The TLS context for a policy, under the rules in force."""
@@ -154,9 +175,30 @@ class Building:
             raise CannotStart(str(error)) from None
         self.resolver, self.probe = resolving.resolver, resolving.probe
 
+    async def open_ledger(self) -> None:
+        """What is remembered of destinations; without it nothing is audited, and mail goes all the same."""
+        path = self.config.relay.state_dir / FILE_NAME
+        try:
+            self.ledger = await Ledger.open(path, clock=now, warn=self.observe)
+        except LedgerUnavailable as error:
+            if self.config.smtp.tls_ratchet != "off":
+                raise CannotStart(f"what the ratchet holds cannot be read: {error}") from None
+            self.observe(Warned(Program.MASTER, f"findings of audits are kept in memory only: {error}"))
+            self.ledger = await Ledger.open(":memory:", clock=now, warn=self.observe)
+        self.stack.push_async_callback(self.ledger.close)
+        self.observe = compose(self.observe, self.ledger.observe)
+
     def open_delivery(self) -> None:
         """Sessions, attempts, settling, the worker."""
         options = delivery_options(self.config)
+        auditor = Auditor(
+            gatherer=Gatherer(self.resolver, shuffle=random.shuffle, reach=options.reach),
+            validation=self.probe.current,
+            check_chain=self.check_chain,
+            clock=now,
+            observe=self.observe,
+        )
+        self.stack.push_async_callback(auditor.finish, AUDIT_DRAIN_SECONDS)
         deliverer = Deliverer(
             gatherer=Gatherer(self.resolver, shuffle=random.shuffle, reach=options.reach),
             opener=SessionOpener(
@@ -172,13 +214,14 @@ class Building:
             clock=now,
             monotonic=time.monotonic,
             observe=self.observe,
+            watch=Watches((auditor, RatchetWatch(saw=self.saw, observe=self.observe))),
         )
         self.settler = self.new_settler(self.reports_queued)
         self.worker = Worker(
             store=self.store,
             deliverer=deliverer,
             settler=self.settler,
-            policies=lambda: self.rules.policies,
+            policies=self.policies,
             router=lambda: self.rules.router,
             options=worker_options(self.config),
             clock=now,
@@ -256,6 +299,7 @@ class Building:
             administration=self.administration(self.worker.wake),
             reload=reload,
             stop=self.ending.stop,
+            ledger=self.ledger.ask,
             status=lambda: {"version": __version__, "started": started, "validating": self.probe.last.validating},
         )
         await self.stack.enter_async_context(control.serve(held, handlers))
@@ -295,7 +339,7 @@ class Building:
         self.rules = rules
         self.worker.wake()  # what failed under the old rules may not fail under these
         self.warn_of(rules.problems)
-        self.warn_of(rules.endings(now()))
+        self.warn_of(await asyncio.to_thread(rules.endings, now()))
         self.observe(Noted(Program.MASTER, f"reload -- version {__version__}, policy maps and routes are in force"))
         return control.Reloaded(accepted=True, messages=rules.problems)
 

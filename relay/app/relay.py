@@ -68,13 +68,15 @@ async def open_relay(
         building = Building(config, stack)
         building.open_log(write_line)
         held = await building.open_queue()
+        await building.open_ledger()
         building.rules = read_rules(config)
         await building.open_names(root_hints)
         building.open_delivery()
         worker = asyncio.create_task(building.worker.run(), name="worker")
         probing = asyncio.create_task(_keep_probing(building.probe), name="probe the resolver")
+        ledger = asyncio.create_task(building.ledger.run(), name="write the ledger")
         warning = asyncio.create_task(_keep_warning(building), name="warn of lines that end")
-        stack.push_async_callback(_end_tasks, building.worker, (worker, probing, warning))
+        stack.push_async_callback(_end_tasks, building.worker, (worker, probing, ledger, warning))
         await building.open_front_end()
         http_addresses = await building.open_desk()
         again = reread or (lambda: config)
@@ -123,7 +125,7 @@ async def _keep_warning(building: Building) -> None:
     """Say at the start and at the beginning of each day (UTC) which lines of the policy maps have ended or soon will."""
     while True:
         at = now()
-        building.warn_of(building.rules.endings(at))
+        building.warn_of(await asyncio.to_thread(building.rules.endings, at))
         tomorrow = datetime.combine(at.date() + timedelta(days=1), time.min, UTC)
         await asyncio.sleep((tomorrow - at).total_seconds() + 1)
 

@@ -14,8 +14,10 @@ from relay.config.maps import load_policy_maps, load_sender_maps, load_transport
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
 from relay.mail.names import NextHop
+from relay.maps.table import MapProblem
 from relay.policy.exceptions import endings, find, misplaced
 from relay.policy.policy import Defaults, Entry, TlsPolicy
+from relay.policy.ratchet import Ratchet
 from relay.policy.table import PolicyTables
 from relay.policy.withheld import withheld_lines
 from relay.routing.relayhosts import SenderTables
@@ -27,13 +29,17 @@ from relay.tls.handshake import ClientContexts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The administrator's rules at one time; never changed, only replaced."""
+    """The administrator's rules at one time; never changed, only replaced.
+
+    :param misplaced: lines of the policy maps that may have no end.
+    """
 
     policies: Policies
     router: Router
     check_chain: ChainChecker
     context_for: Callable[[TlsPolicy], ssl.SSLContext]
     tables: PolicyTables
+    misplaced: tuple[MapProblem, ...]
     transports: TransportTables
     senders: SenderTables
     credentials: CredentialTables
@@ -43,7 +49,7 @@ class Rules:
         """What is wrong with lines of the maps, each with file and line."""
         maps = (self.tables, self.transports, self.senders, self.credentials)
         problems = (problem for each in maps for problem in each.problems)
-        odd = (*misplaced(self.tables, self.policies.defaults), *withheld_lines(self.tables, self.credentials))
+        odd = (*self.misplaced, *withheld_lines(self.tables, self.credentials))
         return tuple(map(str, (*problems, *odd)))
 
     def endings(self, now: datetime) -> tuple[str, ...]:
@@ -73,6 +79,7 @@ def read_rules(config: Config) -> Rules:
             lookup=partial(_find, tables, defaults),
             defaults=defaults,
             credentials=credentials,
+            ratchet=Ratchet(smtp.tls_ratchet),
             written_for_fallback=frozenset(
                 line.rule.place for hop in config.fallback_relays for line in tables.written_for(hop)
             ),
@@ -87,6 +94,7 @@ def read_rules(config: Config) -> Rules:
         check_chain=ChainChecker.load(cafile=smtp.tls_CAfile, capath=smtp.tls_CApath, tafiles=tables.tafiles),
         context_for=contexts.client_context,
         tables=tables,
+        misplaced=tuple(misplaced(tables, defaults)),
         transports=transports,
         senders=senders,
         credentials=credentials,

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,18 +21,22 @@ from relay.app import system_hostname
 from relay.app.options import delivery_options
 from relay.app.resolving import CannotResolve, open_resolving
 from relay.app.rules import read_rules
+from relay.cli.ledger import ask, errors_for_people
 from relay.cli.place import TEMPORARY
 from relay.config.config import Config
 from relay.config.errors import ConfigErrors
 from relay.config.load import load, read
+from relay.delivery.delivery import Policies
 from relay.dns.anchor import FILE_NAME
 from relay.explain.explainer import Explainer, Rules, parse_destination
 from relay.explain.objects import story_object
 from relay.explain.story import Story, WouldFail
 from relay.explain.text import story_lines
+from relay.ledger.commands import RATCHET, best_of
 from relay.log.events import Event
 from relay.mail.envelope import Address
 from relay.mail.names import BadName, Domain
+from relay.policy.ratchet import UNSEEN, Ratchet
 from relay.tls.authorities import CaStoreError
 from relay.tls.own_certificate import ClientCertificateError
 
@@ -66,7 +70,7 @@ def command(
         raise click.UsageError(f"--sender {sender}: expected a mail address")
     try:
         stories = uvloop.run(
-            _explain(addresses, _configuration(path), live=live, sender=_destination(sender) if sender else None)
+            _explain(addresses, configuration(path), live=live, sender=_destination(sender) if sender else None)
         )
     except (CaStoreError, CannotResolve, ClientCertificateError, ConfigErrors) as error:
         raise click.ClickException(str(error)) from None
@@ -96,7 +100,11 @@ def _destination(text: str) -> Address:
         raise click.UsageError(f"{error}; expected a domain, [address] or mail address") from None
 
 
-def _configuration(path: Path | None) -> Config:
+def configuration(path: Path | None) -> Config:
+    """The configuration of ``-c``, or the defaults.
+
+    :raises ConfigErrors: with all that is wrong with it.
+    """
     if path is not None:
         return load(path, os.environ, hostname=system_hostname())
     return read("", name="the defaults", base=Path.cwd(), environ=os.environ, hostname=system_hostname())
@@ -105,30 +113,44 @@ def _configuration(path: Path | None) -> Config:
 async def _explain(
     addresses: Sequence[Address], config: Config, *, live: bool, sender: Address | None
 ) -> Sequence[Story]:
-    async with _explainer(config) as explainer:
+    async with open_explainer(config) as explainer:
         return [await explainer.explain(address, live=live, sender=sender) for address in addresses]
 
 
 @asynccontextmanager
-async def _explainer(config: Config) -> AsyncIterator[Explainer]:
+async def open_explainer(
+    config: Config, adjust: Callable[[Rules], Rules] = lambda rules: rules
+) -> AsyncIterator[Explainer]:
+    """Walks under a configuration, with whatever is to be different from a delivery."""
     rules = read_rules(config)
     with tempfile.TemporaryDirectory(prefix="dane-relay-explain-") as directory:
         async with open_resolving(_looking_on(config, Path(directory)), _ignore) as resolving:
             yield Explainer(
-                rules=Rules(
-                    policies=rules.policies,
-                    router=rules.router,
-                    options=delivery_options(config),
-                    context_for=rules.context_for,
-                    check_chain=rules.check_chain,
-                    hostname=Domain.parse(config.relay.myhostname),
-                    tls_feature_status=config.smtp.log_tls_feature_status,
+                rules=adjust(
+                    Rules(
+                        policies=_with_ratchet(config, rules.policies),
+                        router=rules.router,
+                        options=delivery_options(config),
+                        context_for=rules.context_for,
+                        check_chain=rules.check_chain,
+                        hostname=Domain.parse(config.relay.myhostname),
+                        tls_feature_status=config.smtp.log_tls_feature_status,
+                    )
                 ),
                 resolver=resolving.resolver,
                 validation=resolving.probe.current,
                 clock=lambda: datetime.now(UTC),
                 monotonic=time.monotonic,
             )
+
+
+def _with_ratchet(config: Config, policies: Policies) -> Policies:
+    """What the ratchet holds, from the running relay or, without one, from its file."""
+    if policies.ratchet is Ratchet.OFF:
+        return policies
+    with errors_for_people():
+        marks = {str(one["destination"]): best_of(one) for one in ask(config.relay.state_dir, RATCHET, "")}
+    return replace(policies, best=lambda destination: marks.get(destination, UNSEEN))
 
 
 def _looking_on(config: Config, directory: Path) -> Config:

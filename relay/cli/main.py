@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, Entry] = {
     "explain": Entry("explain", "command", "Say what would become of mail to a domain, and why."),
     "policy": Entry("policy", "command", "Look through policy maps and compare them."),
     "import-postfix": Entry("import_postfix", "command", "Write relay.toml from a Postfix configuration."),
+    "pin": Entry("pin", "command", "Fingerprints for the policy map: capture, verify, rotate."),
+    "finger": Entry("finger", "command", "Open a session with every host of a domain, and say who meets the policy."),
     "lab": Entry("lab", "command", "Play good and bad destinations in one process."),
     "queue": Entry("queue", "command", "Look at the queue and act on it."),
     "reload": Entry("control", "reload", "Let the running relay read its policy maps and routes again."),

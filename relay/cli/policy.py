@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from relay.app import system_hostname
+from relay.cli.ledger import audit_command, ratchet_command
 from relay.cli.place import find_place
 from relay.cli.queue_asking import ask, errors_for_people
 from relay.config.config import Config, policy_defaults
@@ -41,7 +42,7 @@ _JSON = click.option("--json", "as_objects", is_flag=True, help="One JSON object
 
 @click.group("policy")
 def command() -> None:
-    """Look through policy maps before the relay reads them."""
+    """Look through policy maps before the relay reads them, and at what audited levels would do."""
 
 
 @command.command("lint")
@@ -219,3 +220,7 @@ def _shown(applied: Applied, aspect: str) -> str:
 
 def _count(number: int, one: str, more: str = "") -> str:
     return f"{number} {one if number == 1 else more or f'{one}s'}"
+
+
+command.add_command(audit_command)
+command.add_command(ratchet_command)

@@ -21,6 +21,7 @@ from relay.config.sections import (
 from relay.config.smtp import SmtpSection
 from relay.config.smtpd import SmtpdSection
 from relay.mail.names import NextHop
+from relay.policy.level import Level
 from relay.policy.policy import Defaults, Rule
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -99,4 +100,6 @@ def policy_defaults(config: Config) -> Defaults:
         mandatory_ciphers=smtp.tls_mandatory_ciphers,
         fingerprint_digest=smtp.tls_fingerprint_digest,
         degrade_without_validation=config.dns.on_no_validation == "degrade",
+        audit=Level.parse(smtp.tls_audit_level) if smtp.tls_audit_level else Level.NONE,
+        audit_rule=Rule(config.place("smtp", "tls_audit_level"), f'smtp.tls_audit_level = "{smtp.tls_audit_level}"'),
     )

@@ -28,6 +28,7 @@ from relay.policy.policy import InsecureMxPolicy, MatchName, MatchRule
 from relay.scheduling.feedback import WHOLE, Feedback
 
 _LEVELS = tuple(one for one in Level if one is not Level.HALFDANE)
+_AUDITED = ("encrypt", "verify", "secure", "dane", "dane-only")
 _PROTOCOLS = notation(parse_protocols, 'protocols such as ">=TLSv1.2" or "!SSLv2, !SSLv3"')
 _GRADE = notation(parse_grade, '"medium", "high" or "null"')
 _TIME = duration(0.001)
@@ -53,6 +54,16 @@ class SmtpSection(Section):
         (),
         "Postfix tls_policy maps, tried in order: files with or without texthash:, hash:, lmdb:, btree:, cdb: (all read as "
         "text), regexp:, pcre:, cidr:, or inline:{...} and static:... (docs/policy.md).",
+    )
+    tls_audit_level: Annotated[str, choice("", *_AUDITED)] = option(
+        "",
+        'Level to try beside the one that holds, at every destination whose policy line has no audit=; "" for none. It never '
+        "holds mail (docs/audit.md).",
+    )
+    tls_ratchet: Annotated[str, choice("off", "alarm", "enforce")] = option(
+        "off",
+        "What is made of a destination that offers less than the best that was seen there: off remembers nothing, alarm "
+        "warns and sends, enforce defers (docs/ratchet.md).",
     )
     transport_maps: Annotated[tuple[str, ...], TRANSPORT_MAPS] = option(
         (),

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
+from relay.ledger.commands import COMMANDS as LEDGER_COMMANDS
+
 VERSION = 1
 MAX_REQUEST = 512 * 1024
 MAX_ANSWER_LINE = 4 * 1024 * 1024
 MAX_ID = 64
 MAX_REASON = 500
+MAX_DESTINATION = 300
 SOCKET_NAME = "control"
 _ACT = ("verb", "where", "reason", "tls_level", "dry_run")
 
@@ -109,8 +112,19 @@ class Stop:
     """Finish what is under way and end."""
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerAsk:
+    """Ask something of the ledger, of one destination or (empty) of all (relay/ledger/commands.py)."""
+
+    command: str
+    destination: str = ""
+
+
 QueueRequest = QueueList | QueueAct | QueueShow | QueueCount | QueueGroups | HoldRules | HoldRuleAdd | HoldRuleRemove
-Request = QueueRequest | Status | Reload | Stop
+Request = QueueRequest | LedgerAsk | Status | Reload | Stop
+
+
+_OF_THE_PROCESS: Mapping[str, Request] = {"status": Status(), "reload": Reload(), "stop": Stop()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +177,10 @@ def encode_request(request: Request) -> bytes:
             return _line({"command": "queue counts"})
         case QueueGroups(by=by, where=where):
             return _line({"command": "queue groups", "by": by, "where": where})
-        case Status():
-            return _line({"command": "status"})
-        case Reload():
-            return _line({"command": "reload"})
-        case Stop():
-            return _line({"command": "stop"})
+        case Status() | Reload() | Stop():
+            return _line({"command": type(request).__name__.lower()})
+        case LedgerAsk(command=command, destination=destination):
+            return _line({"command": command, "destination": destination})
         case _:
             assert_never(request)
 
@@ -203,12 +215,10 @@ def decode_request(line: bytes) -> Request:
             return QueueCount()
         case "queue groups":
             return QueueGroups(_text(message, "by"), _text(message, "where"))
-        case "status":
-            return Status()
-        case "reload":
-            return Reload()
-        case "stop":
-            return Stop()
+        case "status" | "reload" | "stop":
+            return _OF_THE_PROCESS[command]
+        case str() if command in LEDGER_COMMANDS:
+            return LedgerAsk(command, _destination(message.get("destination", "")))
         case _:
             raise BadMessage(f"unknown command {str(command)[:40]!r}")
 
@@ -267,6 +277,12 @@ def _message(line: bytes, limit: int) -> dict[str, object]:
             " use the dane-relay command of the release that is running"
         )
     return message
+
+
+def _destination(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_DESTINATION:
+        raise BadMessage(f"not a destination: {str(value)[:80]!r}")
+    return value
 
 
 def _text(message: Mapping[str, object], key: str) -> str:

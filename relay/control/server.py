@@ -7,7 +7,7 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from relay.control.protocol import (
     BadMessage,
     Done,
     Failed,
+    Item,
+    LedgerAsk,
     Reload,
     Request,
     Status,
@@ -30,6 +32,7 @@ from relay.control.protocol import (
     decode_request,
     encode_answer,
 )
+from relay.ledger.file import LedgerUnavailable
 from relay.queue.administration import Administration
 from relay.queue.store import StoreUnavailable
 
@@ -48,18 +51,25 @@ class Reloaded:
     messages: tuple[str, ...] = ()
 
 
+async def _no_ledger(command: str, destination: str) -> Sequence[Mapping[str, object]]:
+    del command, destination
+    raise LedgerUnavailable("this relay keeps no ledger")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
     """What commands act on.
 
     :param stop: begins the end; returns at once.
     :param status: facts about this process beyond its pid and queue, such as version and start.
+    :param ledger: carries out one of ``relay.ledger.commands.COMMANDS`` for a destination.
     """
 
     administration: Administration
     reload: Callable[[], Awaitable[Reloaded]]
     stop: Callable[[], None]
     status: Callable[[], Mapping[str, str | int | float | bool]]
+    ledger: Callable[[str, str], Awaitable[Sequence[Mapping[str, object]]]] = _no_ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +182,8 @@ class _Conversations:
             await self._say(writer, Failed(f"bad request: {error}"))
         except StoreUnavailable as error:
             await self._say(writer, Failed(f"the queue store does not answer: {error}"))
+        except LedgerUnavailable as error:
+            await self._say(writer, Failed(str(error)))
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         try:
@@ -195,6 +207,10 @@ class _Conversations:
             case Reload():
                 reloaded = await self._handlers.reload()
                 await self._say(writer, Done({"accepted": reloaded.accepted, "messages": list(reloaded.messages)}))
+            case LedgerAsk(command=command, destination=destination):
+                for item in await self._handlers.ledger(command, destination):
+                    await self._say(writer, Item(item))
+                await self._say(writer, Done({}))
             case Stop():
                 await self._say(writer, Done({"pid": os.getpid()}))
                 self._handlers.stop()

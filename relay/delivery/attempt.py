@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import assert_never
 
 from relay.delivery.delivery import Delivery, Policies
+from relay.delivery.facts import FactFinder
 from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
 from relay.delivery.leg import Leg, legs
 from relay.delivery.options import DeliveryOptions
@@ -20,6 +21,7 @@ from relay.delivery.route import Ends
 from relay.delivery.session import Kind, Session, SessionOpener, Trouble
 from relay.delivery.tally import Tally, without_host
 from relay.delivery.transaction import send_message
+from relay.delivery.watch import Watch, Watches
 from relay.dns.probe import Validation
 from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import RecipientId
@@ -36,11 +38,12 @@ from relay.policy.level import Level
 from relay.policy.policy import (
     NO_CREDENTIALS,
     Decision,
-    HostFacts,
     TlsPolicy,
     Withheld,
 )
 from relay.sasl.credentials import Credentials, NoCredentials
+
+_NOBODY = Watches()
 
 
 class Deliverer:
@@ -48,6 +51,7 @@ class Deliverer:
 
     :param validation: gives a fresh opinion on whether the resolver validates.
     :param monotonic: seconds, for the ``delays=`` of outcomes.
+    :param watch: looks on at sessions.
     """
 
     def __init__(
@@ -60,7 +64,9 @@ class Deliverer:
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
         observe: Observer,
+        watch: Watch = _NOBODY,
     ) -> None:
+        self.watch = watch
         self.gatherer = gatherer
         self.opener = opener
         self.validation = validation
@@ -144,25 +150,8 @@ class Deliverer:
         leg: Leg,
         opinion: Validation | None,
     ) -> Decision:
-        """Gather what the decision needs, and no more: TLSA records only where they can matter (RFC 7672 section 2.2.2).
-
-        An insecure answer is no reason for less TLS unless the resolver validated before it was asked, and has since.
-        """
-        next_hop = destination.next_hop
-        facts = HostFacts(
-            next_hop=next_hop,
-            host=host,
-            had_mx=destination.had_mx,
-            mx_secure=destination.mx_secure,
-            expanded_next_hop=destination.expanded,
-        )
-        if opinion is not None and isinstance(host, Domain):
-            if opinion.validating and leg.needs_tlsa(facts):
-                facts = replace(facts, tlsa=await self.gatherer.tlsa(host, next_hop.port, address))
-            now = await self.validation()
-            if not now.validating or opinion.serial != now.serial:
-                why = opinion.why if now.validating else now.why
-                facts = replace(facts, validating=False, not_validating_why=why)
+        """Gather what the decision needs, and decide."""
+        facts = await FactFinder(self.gatherer, self.validation).of(destination, host, address, leg, opinion)
         return leg.decide(facts)
 
     async def _try_address(
@@ -186,6 +175,7 @@ class Deliverer:
         if isinstance(opened, Trouble) and in_clear:
             outcomes.announce(opened)
             opened = await self.opener.open(relay, decision, delivery.message.queue_id, plaintext=True)
+        self.watch.had(leg, relay, opened, delivery.message.queue_id)
         match opened:
             case Trouble():
                 outcomes.refuse(opened)
@@ -205,6 +195,8 @@ class Deliverer:
                         outcomes.sent(recipient_id, answer, relay, opened.tls)
                     else:
                         outcomes.refuse(answer, (recipient_id,))
+                if any(isinstance(answer, Sent) for answer in answers.values()):
+                    self.watch.carried(leg, relay, opened)
                 return True
             case _:
                 assert_never(opened)

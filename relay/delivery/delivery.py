@@ -13,7 +13,13 @@ from relay.mail.names import NextHop
 from relay.policy.exceptions import in_force
 from relay.policy.override import AsConfigured, TlsOverride
 from relay.policy.policy import Defaults, Entry
+from relay.policy.ratchet import UNSEEN, Best, Ratchet
 from relay.sasl.passwords import NO_TABLES, CredentialTables
+
+
+def _nothing_seen(destination: str) -> Best:
+    del destination
+    return UNSEEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +30,15 @@ class Policies:
     :param credentials: who we log in as, and where.
     :param written_for_fallback: places of the lines whose key is a fallback relay itself: they alone may ask for less
         there than the policy of the destination that it stands in for.
+    :param best: the best that was seen at a next-hop, by its key; nothing where the ratchet is off.
     """
 
     lookup: Callable[[NextHop], Entry]
     defaults: Defaults
     credentials: CredentialTables = NO_TABLES
     written_for_fallback: frozenset[str] = frozenset()
+    ratchet: Ratchet = Ratchet.OFF
+    best: Callable[[str], Best] = _nothing_seen
 
     def at(self, now: datetime) -> Policies:
         """The rules as they stand at one time: an attempt goes by the day on which it began, from first to last."""

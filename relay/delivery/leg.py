@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from relay.delivery.delivery import Delivery, Policies
 from relay.mail.envelope import NULL_SENDER, Sender
@@ -11,6 +11,7 @@ from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.policy.decide import asks_for_dane, decide, needs_tlsa
 from relay.policy.inherit import Bond, Demand, decide_for_fallback, demand_of
 from relay.policy.policy import NO_CREDENTIALS, Decision, Defaults, Entry, HostFacts, MapEntry, NoEntry, PolicyFacts
+from relay.policy.ratchet import UNSEEN, Best, Mark, Ratchet, held_at, is_below, raised
 from relay.sasl.credentials import Credentials, NoCredentials, Standing, stake_of
 from relay.sasl.passwords import NO_TABLES, CredentialTables
 
@@ -22,6 +23,7 @@ class Leg:
     :param configured: the option that names the next-hop where its absence is our own fault, as Postfix calls it.
     :param fallback: whether it stands in for the destination after that failed.
     :param sender: of the message, where the sender may choose who we log in as; else the null sender.
+    :param best: that was seen there, and whether nothing below it will do (``smtp.tls_ratchet``).
     :param bonds: what holds there besides its own entry: of the destinations that it stands in for.
     :param login: who we log in as at the host that was decided on last.
     """
@@ -35,6 +37,8 @@ class Leg:
     credentials: CredentialTables = NO_TABLES
     bonds: tuple[Bond, ...] = ()
     login: Credentials | NoCredentials = field(default=NO_CREDENTIALS, init=False)
+    best: Best = UNSEEN
+    enforces_best: bool = False
     _demand: Demand = field(default=Demand.NOTHING, init=False)
 
     @property
@@ -75,6 +79,9 @@ class Leg:
         stake = stake_of(standing)
         facts = PolicyFacts(entry=self.entry, host=host, defaults=self.defaults, credentials=stake)
         decision = decide_for_fallback(facts, self.bonds) if self.bonds else decide(facts)
+        held = held_at(self.entry, self.defaults, self.best) if self.enforces_best else Mark.NOTHING
+        if is_below(decision, held):
+            decision = decide(replace(facts, entry=raised(self.entry, self.defaults, held, self.best)))
         self._demand = max(self._demand, demand_of(decision))
         return decision
 
@@ -113,4 +120,6 @@ def _leg(next_hop: NextHop, delivery: Delivery, policies: Policies, *, configure
         configured=configured,
         sender=NULL_SENDER if by_recipient else delivery.message.envelope.sender,
         credentials=policies.credentials,
+        best=policies.best(next_hop.key),
+        enforces_best=policies.ratchet is Ratchet.ENFORCE,
     )

@@ -35,7 +35,7 @@ from relay.policy.policy import NO_CREDENTIALS, TlsPolicy
 from relay.sasl.credentials import Credentials, NoCredentials
 from relay.tls.handshake import peer_facts
 from relay.tls.judge import judge, judge_plaintext
-from relay.tls.peer import CheckChain
+from relay.tls.peer import NOT_SEEN, CheckChain, InClear, Seen
 from relay.tls.verdict import Plaintext, Refused, Verdict
 
 CONNECTION_TROUBLE = EnhancedStatus(4, 4, 2)
@@ -56,6 +56,7 @@ class Trouble:
     :param tls: the ``tls=`` feature as far as it got.
     :param throttles: whether the destination itself failed, not the message (postfix smtp_trouble.c).
     :param handshake: whether the TLS handshake failed after STARTTLS, which at ``may`` allows a retry in the clear.
+    :param seen: what the session showed, as far as it got to a verdict.
     :param verdict_reached: whether a session stood that could carry mail: it counts towards ``mx_session_limit``, which
         a host that fails before that does not (postfix smtp_connect.c).
     """
@@ -69,6 +70,7 @@ class Trouble:
     throttles: bool = True
     handshake: bool = False
     verdict_reached: bool = False
+    seen: Seen = NOT_SEEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class Session:
     verdict: Verdict
     extensions: Extensions
     tls: str
+    seen: Seen = NOT_SEEN
 
     def finish(self) -> None:
         """Say QUIT and do not wait for the answer (postfix ``smtp_skip_quit_response``)."""
@@ -198,7 +201,7 @@ class SessionOpener:
     async def _secure(self, opening: Opening) -> Verdict:
         """Handshake and verdict."""
         tls = await self._handshake(opening)
-        peer = peer_facts(tls, tls.context, opening.policy.sni)
+        peer = opening.seen = peer_facts(tls, tls.context, opening.policy.sni)
         verdict = judge(opening.policy, peer, self._check_chain, self._clock())
         self._observe(TlsEstablished(queue_id=opening.queue_id, relay=opening.relay, word=verdict.word, peer=peer))
         if isinstance(verdict, Refused):
@@ -279,6 +282,7 @@ class Opening:
         self.policy = policy
         self.queue_id = queue_id
         self.connection: SmtpConnection
+        self.seen: Seen = NOT_SEEN
         self._options = options
         self._observe = observe
 
@@ -315,6 +319,7 @@ class Opening:
 
     def in_clear(self, how: str, reply: Reply | None, extensions: Extensions) -> Session:
         """The host gives no TLS: go on without if the policy allows, else fail."""
+        self.seen = InClear(f"STARTTLS {how}", reply)
         verdict = judge_plaintext(self.policy, self.relay.namaddr, reply)
         if isinstance(verdict, Refused):
             raise _Failed(self.refused(verdict, reply))
@@ -330,6 +335,7 @@ class Opening:
             verdict=verdict,
             extensions=extensions,
             tls=self._feature(":none" if in_clear else ""),
+            seen=self.seen,
         )
 
     def no_wrapping(self) -> Trouble:
@@ -351,6 +357,7 @@ class Opening:
             diagnostic=FromPeer(reply=reply, mta=self.relay.name) if reply else Local(reason),
             relay=self.relay,
             tls=f"!{self.policy.level.word}",
+            seen=self.seen,
         )
 
     def local(self, status: EnhancedStatus, reason: str, suffix: str, *, session_had: bool = True) -> Trouble:

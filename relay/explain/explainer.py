@@ -89,17 +89,20 @@ class Explainer:
         self._monotonic = monotonic
         self._lines = PostfixLines(hostname=str(rules.hostname), pid=0, tls_feature_status=rules.tls_feature_status)
 
-    async def explain(self, address: Address, *, live: bool, sender: Address | None = None) -> Story:
+    async def explain(
+        self, address: Address, *, live: bool, sender: Address | None = None, everywhere: bool = False
+    ) -> Story:
         """Walk through a delivery to an address as it would go now.
 
         :param live: open sessions, up to the verdict; else the walk ends where it would connect.
         :param sender: who the message is from, where routes or credentials go by that; our postmaster if nobody is named.
+        :param everywhere: open a session with every address of every host, also after one that would take the mail.
         """
         trail = Trail()
         delivery = self._delivery(
             address, sender or Address(f"postmaster@{self._rules.hostname}", self._rules.hostname)
         )
-        walk = self._walk(trail, delivery, live=live)
+        walk = self._walk(trail, delivery, live=live, everywhere=everywhere)
         policies = self._rules.policies.at(self._clock())
         result = await walk.attempt(delivery, policies)
         router = self._rules.router
@@ -114,7 +117,7 @@ class Explainer:
             ending=trail.taken or self._ending(delivery, outcome, trail),
         )
 
-    def _walk(self, trail: Trail, delivery: Delivery, *, live: bool) -> WatchedDeliverer:
+    def _walk(self, trail: Trail, delivery: Delivery, *, live: bool, everywhere: bool) -> WatchedDeliverer:
         async def validation() -> Validation:
             opinion = await self._validation()
             trail.asked_validation(opinion)
@@ -133,6 +136,7 @@ class Explainer:
             trail=trail,
             live=live,
         )
+        opener.everywhere = everywhere
         walk = WatchedDeliverer(
             gatherer=WatchedGatherer(self._resolver, rules.options, trail),
             opener=opener,

@@ -32,7 +32,7 @@ from relay.explain.story import (
 )
 from relay.log.postfix import status_word, tls_summary
 from relay.outcome.wording import one_line
-from relay.policy.policy import Decision, MalformedEntry, TlsPolicy, Withheld
+from relay.policy.policy import NO_END, Decision, MalformedEntry, MapEntry, TlsPolicy, Withheld
 from relay.tls.peer import CertFacts
 from relay.tls.verdict import Encrypted, Plaintext, Refused, Trusted, Verdict, Verified
 
@@ -103,6 +103,8 @@ def _hop(hop: HopStory) -> dict[str, Json]:
             "text": hop.rule.text,
             "level": hop.level,
             "warning": hop.entry.warning if isinstance(hop.entry, MalformedEntry) else "",
+            "until": str(hop.entry.until) if isinstance(hop.entry, MapEntry) and hop.entry.until != NO_END else "",
+            "audit": hop.entry.audit.word if isinstance(hop.entry, MapEntry) and hop.entry.audit.uses_tls else "",
         },
     }
     match hop.found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.dane.tlsa import Failed as TlsaFailed
 from relay.dane.tlsa import TlsaLookup
 from relay.delivery.gather import Destination, HostAddress, LookupTrouble
 from relay.delivery.plan import Extensions
@@ -12,7 +13,7 @@ from relay.dns.probe import Validation
 from relay.mail.envelope import Address
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.outcome.result import Outcome, RelayHost
-from relay.policy.policy import Decision, Entry, Rule, TlsPolicy
+from relay.policy.policy import Decision, Entry, Rule, TlsPolicy, Withheld
 from relay.tls.peer import PeerFacts
 from relay.tls.verdict import Verdict, Word
 
@@ -108,6 +109,11 @@ class Tried:
     decision: Decision
     session: SessionStory
     believed: bool = True
+
+    @property
+    def lookup_failed(self) -> bool:
+        """Whether nothing but a look-up that failed, this time, keeps mail from going there."""
+        return isinstance(self.decision, Withheld) and (isinstance(self.tlsa, TlsaFailed) or not self.believed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from relay.explain.story import (
 from relay.log.postfix import status_word
 from relay.outcome.result import Deferred
 from relay.outcome.wording import one_line
-from relay.policy.policy import Decision, MalformedEntry, TlsPolicy, Withheld
+from relay.policy.policy import Decision, MalformedEntry, MapEntry, TlsPolicy, Withheld
 
 _MAX_LINE = 2000
 _COLUMN = 10
@@ -72,6 +72,10 @@ def _hop(hop: HopStory, story: Story) -> Iterator[str]:
     yield _row(1, "rule", f"{hop.rule.place}: {hop.rule.text}")
     if isinstance(hop.entry, MalformedEntry):
         yield _row(1, "", f"cannot be understood: {hop.entry.warning}")
+    if isinstance(hop.entry, MapEntry) and hop.entry.audit.uses_tls:
+        yield _row(
+            1, "", f"audited at level {hop.entry.audit.word}, which holds no mail: `policy audit` tells what came of it"
+        )
     match hop.found:
         case LookupTrouble(status=status, text=text):
             yield _row(1, "MX", f"{text} ({status})")

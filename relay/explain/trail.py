@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from relay.dane.tlsa import Failed as TlsaFailed
 from relay.dane.tlsa import NotLookedUp, TlsaLookup
 from relay.delivery.gather import Destination, HostAddress, LookupTrouble
 from relay.delivery.options import DeliveryOptions
@@ -139,12 +138,8 @@ class Trail:
             for host in hop.hosts:
                 if isinstance(host.addresses, LookupTrouble):
                     causes.append(host.addresses.status.klass == 4)
-                causes += [_is_lookup_failure(tried) for tried in host.made]
+                causes += [tried.lookup_failed for tried in host.made]
         return bool(causes) and all(causes)
-
-
-def _is_lookup_failure(tried: Tried) -> bool:
-    return isinstance(tried.decision, Withheld) and (isinstance(tried.tlsa, TlsaFailed) or not tried.believed)
 
 
 def _level(entry: Entry, defaults: Defaults) -> str:

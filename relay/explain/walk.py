@@ -109,6 +109,7 @@ class WatchedOpener(SessionOpener):
         self._connections: list[SmtpConnection] = []
         self._login: Login | NoLogin = NoLogin()
         self._events: list[TlsEstablished | TlsRefused | ConnectFailed] = []
+        self.everywhere = False
         self.in_clear_later: Callable[[TlsPolicy], bool] = lambda policy: False
 
     def _note(self, event: Event) -> None:
@@ -128,7 +129,7 @@ class WatchedOpener(SessionOpener):
         if not self._live:
             self._trail.had_session(relay, policy, NOT_LIVE)
             return _handed_out(relay)
-        if self._trail.taken is not None:
+        if self._trail.taken is not None and not self.everywhere:
             self._trail.had_session(relay, policy, NotTried(f"mail would be gone, over {self._trail.taken.relay}"))
             return _handed_out(relay)
         self._events.clear()

@@ -14,6 +14,9 @@ from relay.mail.envelope import Address, Client, QueueId, Sender
 from relay.mail.reply import Reply
 from relay.outcome.dsn import Audience
 from relay.outcome.result import Outcome, RelayHost
+from relay.policy.audit import Finding
+from relay.policy.level import Level
+from relay.policy.ratchet import Best
 from relay.tls.peer import PeerFacts
 from relay.tls.verdict import Word
 
@@ -181,6 +184,38 @@ class Settled:
     outcome: Outcome
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAudited:
+    """What a stricter level would have done with a session; whatever it was, the delivery did not hear of it.
+
+    :param destination: the next-hop, as a key of policy maps.
+    :param asked: the audited level; ``level`` is what it came to for the host.
+    :param text: what a finding rests on, in the words that the log would use if the level held.
+    """
+
+    queue_id: QueueId
+    destination: str
+    relay: RelayHost
+    asked: Level
+    level: Level
+    finding: Finding
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downgraded:
+    """A session is about to carry mail that is worth less than the best seen at its destination.
+
+    :param now: what it is worth, in words.
+    """
+
+    queue_id: QueueId
+    destination: str
+    relay: RelayHost
+    now: str
+    best: Best
+
+
 # --- anywhere -------------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +284,8 @@ Event = (
     | ConnectFailed
     | HostFailed
     | Settled
+    | SessionAudited
+    | Downgraded
     | Warned
     | Noted
     | ResolverProbed

@@ -20,6 +20,7 @@ from relay.log.events import (
     ClientLost,
     ConnectFailed,
     Crashed,
+    Downgraded,
     Event,
     Expired,
     HostFailed,
@@ -29,6 +30,7 @@ from relay.log.events import (
     Rejected,
     Removed,
     ResolverProbed,
+    SessionAudited,
     Settled,
     StoreState,
     TlsEstablished,
@@ -69,7 +71,15 @@ def _told(event: Event) -> tuple[str, Facts]:
             return _accepting(event)
         case Activated() | Removed() | Expired() | Notified() | NotNotified():
             return _queueing(event)
-        case TlsEstablished() | TlsRefused() | ConnectFailed() | HostFailed() | Settled():
+        case (
+            TlsEstablished()
+            | TlsRefused()
+            | ConnectFailed()
+            | HostFailed()
+            | Settled()
+            | SessionAudited()
+            | Downgraded()
+        ):
             return _delivering(event)
         case Warned() | Noted() | ResolverProbed() | StoreState() | Crashed():
             return _telling(event)
@@ -122,7 +132,9 @@ def _queueing(event: Activated | Removed | Expired | Notified | NotNotified) -> 
             assert_never(event)
 
 
-def _delivering(event: TlsEstablished | TlsRefused | ConnectFailed | HostFailed | Settled) -> tuple[str, Facts]:
+def _delivering(
+    event: TlsEstablished | TlsRefused | ConnectFailed | HostFailed | Settled | SessionAudited | Downgraded,
+) -> tuple[str, Facts]:
     facts: Facts = {"queue_id": event.queue_id}
     match event:
         case TlsEstablished():
@@ -135,6 +147,24 @@ def _delivering(event: TlsEstablished | TlsRefused | ConnectFailed | HostFailed 
             return "host_failed", {**facts, "reason": _text(reason)}
         case Settled(recipient=recipient, outcome=outcome):
             return "settled", {**facts, "recipient": _text(recipient.text), **_outcome(outcome)}
+        case SessionAudited():
+            found: Facts = {
+                "destination": _text(event.destination),
+                "audit": event.asked.word,
+                "level": event.level.word,
+                "finding": event.finding.name.lower(),
+                "text": _text(event.text),
+            }
+            return "audit", {**facts, **_relay(event.relay), **found}
+        case Downgraded(best=best):
+            found = {
+                "destination": _text(event.destination),
+                "now": event.now,
+                "best": best.mark.words,
+                "best_host": _text(best.host),
+                "best_since": str(best.since),
+            }
+            return "downgrade", {**facts, **_relay(event.relay), **found}
         case _:
             assert_never(event)
 

@@ -19,6 +19,7 @@ from relay.log.events import (
     ClientLost,
     ConnectFailed,
     Crashed,
+    Downgraded,
     Event,
     Expired,
     HostFailed,
@@ -28,6 +29,7 @@ from relay.log.events import (
     Rejected,
     Removed,
     ResolverProbed,
+    SessionAudited,
     Settled,
     StoreState,
     TlsEstablished,
@@ -76,6 +78,10 @@ class Metrics:
         self._tls_refused = self._counter("tls_refused", "TLS sessions to hosts over which no mail was sent")
         self._connect_failed = self._counter("connect_failures", "Addresses of hosts that could not be connected to")
         self._host_failed = self._counter("host_failures", "Hosts that failed softly where another one followed")
+        self._downgraded = self._counter("downgrades", "Sessions worth less than the best seen at their destination")
+        self._audited = self._counter(
+            "audited_sessions", "Sessions judged by a level that does not hold", "level", "finding"
+        )
         self._activated = self._counter("activated_messages", "Times a message was taken up for delivery")
         self._removed = self._counter("removed_messages", "Messages whose last recipient was settled")
         self._expired = self._counter("expired_messages", "Messages that were too old and went back")
@@ -125,7 +131,15 @@ class Metrics:
                 self._count_accepting(event)
             case Activated() | Removed() | Expired() | Notified() | NotNotified():
                 self._count_queueing(event)
-            case TlsEstablished() | TlsRefused() | ConnectFailed() | HostFailed() | Settled():
+            case (
+                TlsEstablished()
+                | TlsRefused()
+                | ConnectFailed()
+                | HostFailed()
+                | Settled()
+                | SessionAudited()
+                | Downgraded()
+            ):
                 self._count_delivering(event)
             case Warned(program=program):
                 self._warnings.labels(program.value).inc()
@@ -177,7 +191,9 @@ class Metrics:
             case _:
                 assert_never(event)
 
-    def _count_delivering(self, event: TlsEstablished | TlsRefused | ConnectFailed | HostFailed | Settled) -> None:
+    def _count_delivering(
+        self, event: TlsEstablished | TlsRefused | ConnectFailed | HostFailed | Settled | SessionAudited | Downgraded
+    ) -> None:
         match event:
             case TlsEstablished(word=word, peer=peer):
                 self._tls_sessions.labels(word.value, peer.protocol).inc()
@@ -189,6 +205,10 @@ class Metrics:
                 self._host_failed.inc()
             case Settled(outcome=outcome):
                 self._count_outcome(outcome)
+            case SessionAudited(asked=asked, finding=finding):
+                self._audited.labels(asked.word, finding.name.lower()).inc()
+            case Downgraded():
+                self._downgraded.inc()
             case _:
                 assert_never(event)
 

@@ -19,6 +19,7 @@ from relay.log.events import (
     ClientLost,
     ConnectFailed,
     Crashed,
+    Downgraded,
     Event,
     Expired,
     HostFailed,
@@ -29,6 +30,7 @@ from relay.log.events import (
     Rejected,
     Removed,
     ResolverProbed,
+    SessionAudited,
     Settled,
     StoreState,
     TlsEstablished,
@@ -86,7 +88,7 @@ class PostfixLines:
                 return _queueing(event)
             case TlsEstablished():
                 return _tls_established(event) if self.tls_loglevel >= 1 else iter(())
-            case TlsRefused() | ConnectFailed() | HostFailed():
+            case TlsRefused() | ConnectFailed() | HostFailed() | SessionAudited() | Downgraded():
                 return _trying(event)
             case Settled():
                 return self._settled(event)
@@ -248,7 +250,7 @@ def _tls_established(event: TlsEstablished) -> Said:
     yield Program.SMTP, f"{event.word.value} TLS connection established to {host}: {tls_summary(event.peer)}"
 
 
-def _trying(event: TlsRefused | ConnectFailed | HostFailed) -> Said:
+def _trying(event: TlsRefused | ConnectFailed | HostFailed | SessionAudited | Downgraded) -> Said:
     match event:
         case TlsRefused(relay=relay, detail=detail):
             yield Program.SMTP, one_line(detail.replace("{peer}", str(relay)))
@@ -256,6 +258,12 @@ def _trying(event: TlsRefused | ConnectFailed | HostFailed) -> Said:
             yield Program.SMTP, one_line(f"connect to {relay}: {error}")
         case HostFailed(queue_id=queue_id, reason=reason):
             yield Program.SMTP, f"{queue_id}: {one_line(reason)}"
+        case SessionAudited(queue_id=queue_id, relay=relay, asked=asked, finding=finding, text=text):
+            told = f"{event.destination} at {relay} {finding.value} at level {asked.word}: {text}"
+            yield Program.SMTP, f"{queue_id}: audit: {one_line(told)}"
+        case Downgraded(queue_id=queue_id, relay=relay, now=now, best=best):
+            told = f"{event.destination} at {relay} is {now}; it was {best.mark.words} at {best.host} on {best.since}"
+            yield Program.SMTP, f"warning: {queue_id}: ratchet: {one_line(told)}"
         case _:
             assert_never(event)
 

@@ -144,7 +144,7 @@ class _Linter:
     def remarks(self, position: int, linted: LintedMap) -> Iterator[Remark]:
         for problem in linted.table.problems:
             yield Remark(problem.place, Check.ENTRY, problem.text, problem.is_error)
-        yield from (remark for remark in self._of_endings if remark.place in _places(linted.table))
+        yield from (each for each in self._of_endings if each.place.rpartition(":")[0] == linted.table.name)
         attributes, written = _attributes(linted)
         for key, entry in linted.table.entries.items():
             place = entry.rule.place
@@ -192,6 +192,8 @@ class _Linter:
         except BadName:
             return
         yield from self._weaker(key, entry, next_hop)
+        if entry.audit.uses_tls and entry.audit is entry.level:
+            yield Remark(entry.rule.place, Check.NO_EFFECT, f"{key}: audit={entry.audit.word} is the line's own level")
         if key in self._fallback:
             yield from self._weaker_for_others(key, entry, self._fallback[key])
         yield from self._match(key, entry, next_hop)
@@ -277,10 +279,6 @@ class _Linter:
         if digest in _WEAK_DIGESTS and len(strange) < len(entry.fingerprints):
             text = f"{key}: {digest} digests can be forged; take sha256, of the public key"
             yield Remark(place, Check.FINGERPRINT, text)
-
-
-def _places(table: PolicyTable) -> frozenset[str]:
-    return frozenset(entry.rule.place for entry in table.entries.values())
 
 
 def _of_endings(tables: PolicyTables, around: Surroundings) -> Iterator[Remark]:

@@ -149,6 +149,8 @@ class Defaults:
     mandatory_ciphers: str = "medium"
     fingerprint_digest: str = "sha256"
     degrade_without_validation: bool = False
+    audit: Level = Level.NONE
+    audit_rule: Rule = Rule("")
 
 
 def rule_of(entry: Entry, defaults: Defaults) -> Rule:

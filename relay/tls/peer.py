@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from relay.mail.reply import Reply
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertFacts:
@@ -105,3 +107,21 @@ ChainResult = ChainOk | ChainFailed
 
 CheckChain = Callable[[tuple[bytes, ...], Anchors, datetime], ChainResult]
 """(presented certificates in DER, anchors, now) -> whether a path exists: dates, CA bits and server purpose, no names."""
+
+
+@dataclass(frozen=True, slots=True)
+class InClear:
+    """A session without TLS: ``why``, and what the host said to STARTTLS if that was it."""
+
+    why: str
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotSeen:
+    """Nothing was tried: TLS was off, or the session ended before."""
+
+
+NOT_SEEN = NotSeen()
+Seen = PeerFacts | InClear | NotSeen
+"""What one session showed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,3 +64,38 @@ def test_an_exception_is_warned_of_holds_and_ends(relay: RelayProcess, sink: Rec
         ended,
     ), ended
     assert len(sink.messages()) == 1
+
+
+def test_diff_against_the_queue_of_a_real_relay_running_and_stopped(relay: RelayProcess, sink: RecordingSink) -> None:
+    key = f"[{sink.address}]:{sink.port}"
+    (relay.directory / "tls_policy").write_text("# nothing\n")
+    reloaded = subprocess.run(
+        [sys.executable, "-m", "relay", "reload", "-c", "relay.toml"], timeout=60, check=False, cwd=relay.directory
+    )
+    assert reloaded.returncode == 0
+    assert "status=deferred" in send(relay)
+    (relay.directory / "new").write_text(f"#: until={SOON}\n{key} may\n")
+    command = [
+        sys.executable,
+        "-m",
+        "relay",
+        "policy",
+        "diff",
+        "tls_policy",
+        "new",
+        "--against",
+        "queue",
+        "-c",
+        "relay.toml",
+    ]
+
+    def told() -> str:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=relay.directory)
+        assert done.returncode == 1, done.stderr
+        return done.stdout
+
+    running = told()
+    assert running.startswith(f"{key}: encrypt -> may WEAKER (1 queued delivery)\n")
+    assert f"  until  (none) -> {SOON}\n" in running
+    relay.stop()
+    assert told() == running

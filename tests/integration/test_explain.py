@@ -24,24 +24,12 @@ from relay.cli.main import main
 from relay.lab.client import submit
 from relay.lab.scenarios import DESTINATIONS
 from relay.lab.world import World, open_world
+from tests.steady import steady
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "explain.md"
 NAMES = ("good", "mismatch", "expired-exception", "tlsa-servfail", "bad-line", "two-hosts", "secure")
 CHOSEN = tuple(one for one in DESTINATIONS if one.name in NAMES)
 BLOCK = re.compile(r"```console\n\$ dane-relay (?P<command>explain [^\n]*)\n(?P<output>.*?)```\n", re.DOTALL)
-
-# What differs from run to run, and from machine to machine (which groups OpenSSL prefers).
-VOLATILE = (
-    (re.compile(r"127\.0\.0\.\d+"), "ADDRESS"),
-    (re.compile(r"(?<=ADDRESS\]:|lab\.test:)\d+"), "PORT"),
-    (re.compile(r"(?<=hosts\.test:)\d+"), "PORT"),
-    (re.compile(r"(?<=_)\d+(?=\._tcp\.)"), "PORT"),
-    (re.compile(r'(?<="port": )\d+'), "PORT"),
-    (re.compile(r"\b[0-9A-Fa-f]{32,}\b"), "DIGEST"),
-    (re.compile(r"delay=[\d.]+, delays=[\d./]+"), "DELAYS"),
-    (re.compile(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00"), "TIME"),
-    (re.compile(r"TLSv1\.[23] with cipher [^\n\"]*"), "SESSION"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +67,6 @@ async def open_office(directory: Path) -> AsyncIterator[Office]:
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
     async with open_office(tmp_path) as opened:
         yield opened
-
-
-def steady(text: str) -> str:
-    for pattern, word in VOLATILE:
-        text = pattern.sub(word, text)
-    return text
 
 
 def shown(result: Result, command: str) -> str:

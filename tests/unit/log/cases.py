@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from ipaddress import ip_address
 
 from relay.log.events import (
@@ -13,6 +13,7 @@ from relay.log.events import (
     ClientLost,
     ConnectFailed,
     Crashed,
+    Downgraded,
     Event,
     Expired,
     HostFailed,
@@ -23,6 +24,7 @@ from relay.log.events import (
     Rejected,
     Removed,
     ResolverProbed,
+    SessionAudited,
     Settled,
     StoreState,
     TlsEstablished,
@@ -46,6 +48,9 @@ from relay.outcome.result import (
     RelayHost,
     Sent,
 )
+from relay.policy.audit import Finding
+from relay.policy.level import Level
+from relay.policy.ratchet import Best, Mark
 from relay.tls.peer import CertFacts, PeerFacts
 from relay.tls.verdict import Word
 
@@ -137,6 +142,18 @@ def reject(
     return Rejected(client=client, where=where, reply=reply, sender=sender, recipient=recipient, queue_id=queue_id)
 
 
+def audited(finding: Finding, text: str) -> SessionAudited:
+    return SessionAudited(
+        queue_id=ID,
+        destination="good.example",
+        relay=MX,
+        asked=Level.DANE,
+        level=Level.DANE,
+        finding=finding,
+        text=text,
+    )
+
+
 CASES: dict[str, Event] = {
     "connect": ClientConnected(LOCAL),
     "connect from IPv6": ClientConnected(STRANGER),
@@ -194,6 +211,18 @@ CASES: dict[str, Event] = {
     ),
     "connect failed": ConnectFailed(queue_id=ID, relay=MX, error="Connection refused"),
     "host failed": HostFailed(ID, "host mx.good.example[192.0.2.1] refused to talk to me: 421 4.3.2 busy"),
+    "audit, would be deferred": audited(
+        Finding.REFUSED,
+        "Server certificate not verified: expected TLSA 3 1 1 0badc0de; found \n; rule tls_policy:12 audit=dane",
+    ),
+    "audit, would verify": audited(Finding.VERIFIED, "DANE EE certificate at depth 0: 3 1 1 0badc0de"),
+    "downgraded": Downgraded(
+        queue_id=ID,
+        destination="good.example",
+        relay=MX,
+        now="in the clear",
+        best=Best(mark=Mark.DANE, host=str(MX6), since=date(2026, 11, 1), last=date(2026, 11, 21)),
+    ),
     "sent": settled(sent()),
     "sent over a used connection, to the third message": settled(sent(), reused=2, relay=MX6),
     "sent, several lines": settled(sent("2.0.0 Ok", "and \x07 more"), tls="may:none"),

@@ -340,3 +340,9 @@ def test_names_out_of_mx_records_are_no_proof_of_the_next_hop() -> None:
     remark = only("provider.test verify", LOGIN)
     assert (remark.check, remark.is_error) == (Check.CREDENTIALS, False)
     assert "ask for secure" in remark.text
+
+
+def test_an_audit_of_the_line_s_own_level_has_no_effect() -> None:
+    remark = next(iter(of("#: audit=secure\nexample.com secure\n")))
+    assert (remark.check, remark.text) == (Check.NO_EFFECT, "example.com: audit=secure is the line's own level")
+    assert of("#: audit=dane\nexample.com secure\n") == ()
