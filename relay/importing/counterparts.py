@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from relay.config.bounce import CLASSES
 from relay.config.config import SECTIONS
+from relay.importing.defaults import DEFAULTS
 from relay.importing.draft import Draft, Sort
 from relay.importing.files import Parameter
 from relay.importing.source import Source, split
@@ -80,8 +82,10 @@ def translate_one_by_one(source: Source, draft: Draft) -> None:
     for parameter in list(source.left()):
         name = parameter.name
         value = source.take(name)
-        if name in _ALWAYS and value.lower() == _ALWAYS[name]:
-            continue
+        if (name in _ALWAYS and value.lower() == _ALWAYS[name]) or not (
+            value or DEFAULTS.get(name) or counterpart(name)
+        ):
+            continue  # as it is here anyway, or empty as by default
         home = counterpart(name)
         if home is not None:
             if home not in draft.settings:
@@ -101,6 +105,23 @@ def translate_defaults_of_destinations(source: Source, draft: Draft) -> None:
             value = source.take(name)
             if not source.is_set(f"smtp_{key}"):
                 draft.put("smtp", key, _raw(name, value, ("smtp", key)), source.place(name), name)
+
+
+def translate_notify_classes(source: Source, draft: Draft) -> None:
+    """The classes that there are here; the postmaster hears of the others in the log."""
+    name = "notify_classes"
+    if not source.is_set(name):
+        return
+    classes = list(source.items(name))
+    ours = [one for one in classes if one in CLASSES]
+    draft.put("bounce", name, ours, source.place(name), name)
+    if ours:
+        # a bare name gets $myorigin (postfix trivial-rewrite)
+        domain = source.value("myorigin")
+        draft.put("bounce", "postmaster", f"postmaster@{domain}", source.place("myorigin"), "postmaster at myorigin")
+    if len(ours) < len(classes):
+        others = ", ".join(one for one in classes if one not in ours)
+        draft.remark(Sort.NO_COUNTERPART, source.place(name), f"{name}: {others}")
 
 
 def counterpart(name: str) -> tuple[str, str] | None:

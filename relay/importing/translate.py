@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from relay.importing.counterparts import translate_defaults_of_destinations, translate_one_by_one
+from relay.importing.counterparts import (
+    translate_defaults_of_destinations,
+    translate_notify_classes,
+    translate_one_by_one,
+)
 from relay.importing.draft import Draft, Sort
 from relay.importing.files import MasterFile, read_main, read_master
 from relay.importing.receiving import listeners, translate_protocols, translate_receiving
@@ -43,6 +47,7 @@ def translate(main: str, master: str, *, name: str, base: Path, hostname: str) -
     translate_routes(source, draft)
     _credentials(source, draft)
     translate_defaults_of_destinations(source, draft)
+    translate_notify_classes(source, draft)
     translate_services(source, draft, services, listening)
     translate_one_by_one(source, draft)
     return draft

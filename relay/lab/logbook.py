@@ -9,7 +9,7 @@ from dataclasses import dataclass
 _STATUS = re.compile(
     r": (?P<queue_id>[0-9A-Za-z]{6,}): to=<(?P<recipient>[^>]*)>,(?: orig_to=<[^>]*>,)? relay=(?P<relay>[^,]+),"
     r"(?: conn_use=\d+,)? delay=[\d.]+, delays=[\d./]+,(?: tls=(?P<tls>[^,]+),)? dsn=(?P<dsn>\d\.\d+\.\d+),"
-    r" status=(?P<status>[a-z]+) \((?P<reason>.*)\)$"
+    r" status=(?P<status>[A-Za-z]+) \((?P<reason>.*)\)$"
 )
 _SESSION = re.compile(
     r": (?P<word>Verified|Trusted|Untrusted|Anonymous) TLS connection (?:established|reused) to"

@@ -21,6 +21,7 @@ from tests.watched_process import WatchedProcess
 
 _MAILBOX_OWNER = 65534  # nobody: the maildirs belong to no account
 
+_CLIENT = "smtp      unix  - - n - - smtp\n"
 _MASTER = """\
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
@@ -99,11 +100,15 @@ def postfix(
     *,
     virtual_domains: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
+    main_cf: str = "",
+    client_options: Mapping[str, str] | None = None,
     resolver: str = "",
     verbose_client: bool = False,
 ) -> Iterator[Postfix]:
     """Run a Postfix that takes mail for ``virtual_domains`` into one maildir.
 
+    :param main_cf: an administrator's main.cf, which wins over everything but what a private Postfix needs.
+    :param client_options: ``-o`` settings of the smtp service.
     :param directory: private, and open to be entered by other users.
     :param resolver: the address of the name server that it shall use, on port 53; empty for the machine's.
     :param verbose_client: whether smtp(8) runs with ``-v`` and logs how it decides.
@@ -147,8 +152,13 @@ def postfix(
         "import_environment": "MAIL_CONFIG MAIL_LOGTAG TZ LANG=C LD_LIBRARY_PATH POSTLOG_SERVICE POSTLOG_HOSTNAME",
         **(settings or {}),
     }
-    (configuration / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in main.items()))
-    services = _MASTER.replace("- smtp\n", "- smtp -v\n") if verbose_client else _MASTER
+    # The last setting of a parameter counts (postconf(5)).
+    before = "".join(f"{name} = {value}\n" for name, value in main.items() if name not in (settings or {}))
+    after = "".join(f"{name} = {value}\n" for name, value in (settings or {}).items())
+    (configuration / "main.cf").write_text(f"{before}{main_cf}\n{after}")
+    client = "".join(f"  -o {{ {name} = {value} }}\n" for name, value in (client_options or {}).items())
+    services = _MASTER.replace(_CLIENT, f"{_CLIENT}{client}")
+    services = services.replace("- smtp\n", "- smtp -v\n") if verbose_client else services
     (configuration / "master.cf").write_text("".join(one.master_line() for one in listeners) + services)
     command: list[str | Path] = [program, "-c", configuration, "start-fg"]
     if resolver:

@@ -93,7 +93,7 @@ class World:
     :param resolver: a validating Unbound.
     :param clients: the address that each contender, ``Postfix`` and ``relay``, is to send from.
     :param addresses: by host name.
-    :param credentials: what each host presents, by its name.
+    :param credentials: what each host presents, by name.
     """
 
     directory: Path
@@ -101,9 +101,14 @@ class World:
     resolver: Endpoint
     clients: Mapping[str, str]
     addresses: Mapping[str, str]
+    authority: Authority
     credentials: Mapping[str, Credential]
-    ca_file: Path
     receivers: Receivers
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority's root, which everybody trusts."""
+        return self.authority.ca_file
 
     def recipient(self, case: Case) -> str:
         """The address that mail for a destination is sent to."""
@@ -157,8 +162,8 @@ def world(cases: Sequence[Case], directory: Path) -> Iterator[World]:
             resolver=resolver,
             clients={name: numbered[name] for name in ("Postfix", "relay")},
             addresses=addresses,
+            authority=authority,
             credentials=credentials,
-            ca_file=authority.ca_file,
             receivers=running.enter_context(Receivers(listening)),
         )
 
