@@ -116,6 +116,7 @@ IMPURE = {
 
 # Guards that may catch everything: a session, a lease, a resolver's parser, a writer's job.
 MAY_CATCH_ALL = {
+    "relay/app/reload.py",
     "relay/log/sink.py",
     "relay/queue/database.py",
     "relay/queue/writer.py",

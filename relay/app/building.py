@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -19,9 +19,8 @@ from relay.app.ending import Ending
 from relay.app.options import delivery_options, report_options, retry_schedule, worker_options
 from relay.app.receiving import front_end
 from relay.app.resolving import CannotResolve, open_resolving
-from relay.app.rules import Rules, read_rules
+from relay.app.rules import Rules
 from relay.config.config import Config
-from relay.config.errors import ConfigErrors
 from relay.control import lock
 from relay.control import server as control
 from relay.delivery.attempt import Deliverer
@@ -37,7 +36,7 @@ from relay.dns.probe import ValidationProbe
 from relay.dns.resolver import Resolver
 from relay.ledger.file import FILE_NAME, LedgerUnavailable
 from relay.ledger.ledger import Ledger
-from relay.log.events import Event, Noted, Observer, Program, Warned
+from relay.log.events import Event, Observer, Program, Warned
 from relay.log.json import JsonLines
 from relay.log.metrics import Metrics
 from relay.log.postfix import PostfixLines
@@ -53,15 +52,14 @@ from relay.queue.spool import make_durably
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
 from relay.smtpd.server import SmtpServer
-from relay.tls.authorities import CaStoreError
-from relay.tls.own_certificate import ClientCertificateError
 from relay.tls.peer import Anchors, ChainResult
 from relay.worker import Worker
 
 AUDIT_DRAIN_SECONDS = 2.0
 
 WriteLine = Callable[[str], None]
-Reread = Callable[[], Config]
+# Of the task that makes an attempt, and of those that it starts: a reload does not change what they go by.
+_BEGAN_WITH: ContextVar[Rules] = ContextVar("the rules that an attempt began with")
 
 
 class CannotStart(Exception):  # noqa: N818 - it names the state, not the handling
@@ -102,7 +100,11 @@ class Building:
         return self.rules.router.destination(address, sender)
 
     def policies(self) -> Policies:
-        """The rules in force, with what the ratchet holds."""
+        """The policies in force, for an attempt that begins in this task: all its rules are these from now on.
+
+        With them goes what the ratchet holds.
+        """
+        _BEGAN_WITH.set(self.rules)
         policies = self.rules.policies
         return policies if policies.ratchet is Ratchet.OFF else replace(policies, best=self.ledger.best)
 
@@ -112,12 +114,12 @@ class Building:
             self.ledger.saw(destination, mark, host)
 
     def context_for(self, policy: TlsPolicy) -> ssl.SSLContext:
-        """The TLS context for a policy, under the rules in force."""
-        return self.rules.context_for(policy)
+        """The TLS context for a policy, under the rules that the attempt began with."""
+        return _BEGAN_WITH.get(self.rules).context_for(policy)
 
     def check_chain(self, presented: tuple[bytes, ...], anchors: Anchors, at: datetime) -> ChainResult:
-        """Whether a chain leads to an anchor, under the rules in force."""
-        return self.rules.check_chain(presented, anchors, at)
+        """Whether a chain leads to an anchor, under the rules that the attempt began with."""
+        return _BEGAN_WITH.get(self.rules).check_chain(presented, anchors, at)
 
     def open_log(self, write_line: WriteLine | None) -> None:
         """Words and their destination, and the counters."""
@@ -147,6 +149,11 @@ class Building:
         self.sink = Sink(words, Path(log.file) if log.file else STANDARD_OUTPUT, clock=now)
         self.stack.callback(self.sink.close)
         self.observe = compose(self.sink.observe, self.metrics.observe)
+
+    def reopen_log(self) -> None:
+        """Open the log's file anew: somebody may have moved the old one away."""
+        if self.sink is not None:
+            self.sink.reopen()
 
     async def open_queue(self) -> lock.StateLock:
         """The state directory, ours alone, and the queue in it."""
@@ -325,30 +332,13 @@ class Building:
         line = f"{self.servers.sessions} sessions, {self.worker.under_way} deliveries" + (troubles and f"; {troubles}")
         return one_line(line)
 
-    async def reload(self, reread: Reread) -> control.Reloaded:
-        """Take new rules if they can be read, else keep the old ones and say why; attempts keep those they began with."""
-        if self.sink is not None:
-            self.sink.reopen()
-        try:
-            config = reread()
-            rules = await asyncio.to_thread(read_rules, config)
-        except ConfigErrors as errors:
-            return self._kept(tuple(str(error) for error in errors.errors))
-        except (CaStoreError, ClientCertificateError) as error:
-            return self._kept((str(error),))
+    async def take(self, rules: Rules) -> None:
+        """Put new rules in force, for attempts that begin from now on."""
         self.rules = rules
         self.worker.wake()  # what failed under the old rules may not fail under these
-        self.warn_of(rules.problems)
         self.warn_of(await asyncio.to_thread(rules.endings, now()))
-        self.observe(Noted(Program.MASTER, f"reload -- version {__version__}, policy maps and routes are in force"))
-        return control.Reloaded(accepted=True, messages=rules.problems)
 
     def warn_of(self, problems: tuple[str, ...]) -> None:
         """Log what is wrong, or soon will be, with the rules in force."""
         for problem in problems:
             self.observe(Warned(Program.MASTER, problem))
-
-    def _kept(self, messages: tuple[str, ...]) -> control.Reloaded:
-        for message in messages:
-            self.observe(Warned(Program.MASTER, f"reload refused, the old rules stay in force: {message}"))
-        return control.Reloaded(accepted=False, messages=messages)

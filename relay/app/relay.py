@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 from relay import __version__
-from relay.app.building import Building, Reread, WriteLine, now
+from relay.app.building import Building, WriteLine, now
 from relay.app.notify import Notifier
-from relay.app.rules import Rules, read_rules
+from relay.app.reload import Reloader, Reread
+from relay.app.rules import Rules
 from relay.config.config import Config
 from relay.control import server as control
 from relay.dns.probe import FRESH_SECONDS, ValidationProbe
@@ -55,6 +57,7 @@ async def open_relay(
     write_line: WriteLine | None = None,
     root_hints: str = "",
     notifier: Notifier | None = None,
+    source: Path | None = None,
 ) -> AsyncIterator[Relay]:
     """Run a relay for the length of the context.
 
@@ -62,6 +65,7 @@ async def open_relay(
     :param write_line: takes the log's lines instead of ``log.file``.
     :param root_hints: a file with the addresses of the root servers, where they are not the Internet's.
     :param notifier: the service manager, if one started us.
+    :param source: the configuration's file; given, it and the files that it names are watched for changes.
     :raises CannotStart: (or an error of the room concerned, its message for people) if it cannot run.
     """
     async with AsyncExitStack() as stack:
@@ -69,22 +73,19 @@ async def open_relay(
         building.open_log(write_line)
         held = await building.open_queue()
         await building.open_ledger()
-        building.rules = read_rules(config)
+        reloader = Reloader(config, reread or (lambda: config), source, take=building.take, observe=building.observe)
+        building.rules = reloader.first()
         await building.open_names(root_hints)
         building.open_delivery()
-        worker = asyncio.create_task(building.worker.run(), name="worker")
-        probing = asyncio.create_task(_keep_probing(building.probe), name="probe the resolver")
-        ledger = asyncio.create_task(building.ledger.run(), name="write the ledger")
-        warning = asyncio.create_task(_keep_warning(building), name="warn of lines that end")
-        stack.push_async_callback(_end_tasks, building.worker, (worker, probing, ledger, warning))
+        stack.push_async_callback(_end_tasks, building.worker, _begin_tasks(building, reloader))
         await building.open_front_end()
         http_addresses = await building.open_desk()
-        again = reread or (lambda: config)
         manager = notifier or Notifier()
 
         async def reload() -> control.Reloaded:
             with manager.reloading():
-                return await building.reload(again)
+                building.reopen_log()
+                return await reloader.reload()
 
         await building.open_control(held, reload)
         building.warn_of(building.rules.problems)
@@ -107,6 +108,17 @@ async def open_relay(
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
             manager.stopping(config.relay.drain_time)
+
+
+def _begin_tasks(building: Building, reloader: Reloader) -> tuple[asyncio.Task[None], ...]:
+    """What goes on beside the clients."""
+    return (
+        asyncio.create_task(building.worker.run(), name="worker"),
+        asyncio.create_task(_keep_probing(building.probe), name="probe the resolver"),
+        asyncio.create_task(building.ledger.run(), name="write the ledger"),
+        asyncio.create_task(_keep_warning(building), name="warn of lines that end"),
+        asyncio.create_task(reloader.keep_watching(), name="watch files"),
+    )
 
 
 def _where(building: Building) -> str:

@@ -66,7 +66,7 @@ async def _serve(config: Config, path: Path) -> None:
         return load(path, os.environ, hostname=system_hostname())
 
     notifier = Notifier.from_environment(os.environ, os.getpid())
-    async with open_relay(config, reread=reread, notifier=notifier) as relay:
+    async with open_relay(config, reread=reread, notifier=notifier, source=path) as relay:
         loop = asyncio.get_running_loop()
         reloads: set[asyncio.Task[object]] = set()
 

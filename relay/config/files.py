@@ -47,6 +47,14 @@ def missing_files(config: Config) -> Iterator[FileFault]:
                 yield from _unless_readable(("smtp", key), path)
 
 
+def files_of_rules(config: Config) -> tuple[Path, ...]:
+    """The files that policies, routes and trust are read from: when one changes, they are to be read anew."""
+    smtp = config.smtp
+    maps = [spec for key in type(smtp).model_fields if key.endswith("_maps") for spec in getattr(smtp, key)]
+    named = [Path(name) for name in (smtp.tls_CAfile, smtp.tls_CApath, smtp.tls_cert_file, smtp.tls_key_file) if name]
+    return (*(path for path in (map_path(spec, config.base) for spec in maps) if path is not None), *named)
+
+
 def _unless_readable(option: tuple[str, str], path: Path) -> Iterator[FileFault]:
     if not path.exists():
         yield FileFault(option, f"{path}: no such file; create it or leave the option out")
