@@ -27,14 +27,16 @@ Reread = Callable[[], Config]
 # Options that rules are made of; all others take a new start.
 _OF_RULES = (
     ("smtp", "tls_"),
-    ("smtp", "sasl_"),
+    ("smtp", "sasl_password_maps"),
+    ("smtp", "sasl_token_maps"),
+    ("smtp", "sender_dependent_authentication"),
     ("smtp", "transport_maps"),
     ("smtp", "relayhost"),
     ("smtp", "sender_dependent_relayhost_maps"),
     ("smtp", "fallback_relay"),
     ("dns", "on_no_validation"),
 )
-_OF_SESSIONS = ("tls_note_starttls_offer",)
+_OF_SESSIONS = ("tls_note_starttls_offer", "tls_wrappermode", "tls_wrappermode_ports")
 
 
 class Reloader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from relay.config.config import Config, policy_defaults
 from relay.config.errors import ConfigError, ConfigErrors
@@ -39,7 +39,7 @@ def look_at_files(draft: Draft, *, hostname: str) -> None:
     keys = [row.key for each in passwords for row in each.table.rows()]
     if keys:
         maps = (*smtp.transport_maps, *smtp.sender_dependent_relayhost_maps)
-        _credentials(draft, config, policies, dict.fromkeys(keys), tuple(_hops(config, maps)))
+        _credentials(draft, config, policies, frozenset(keys), tuple(_hops(config, maps)))
 
 
 def _remark_on_errors(draft: Draft, errors: Iterable[ConfigError]) -> None:
@@ -69,13 +69,15 @@ def _hops(config: Config, maps: Iterable[str]) -> Iterator[NextHop]:
 
 
 def _credentials(
-    draft: Draft, config: Config, policies: PolicyTables, keys: Mapping[str, None], hops: tuple[NextHop, ...]
+    draft: Draft, config: Config, policies: PolicyTables, keys: frozenset[str], hops: tuple[NextHop, ...]
 ) -> None:
     """Next-hops where Postfix logs in over a session that proves nothing; here nobody would log in."""
     default = policy_defaults(config)
     lines: dict[str, str] = {}
+    # Whoever has credentials of his own takes them to every smarthost.
+    by_sender = config.smtp.sender_dependent_authentication and any("@" in key for key in keys)
     for hop in dict.fromkeys(hops):
-        if not keys.keys() & {hop.key, str(hop.host), f"[{hop.host}]"}:
+        if not by_sender and not keys & {hop.key, str(hop.host), f"[{hop.host}]"}:
             continue
         entry = policies.lookup(hop)
         if isinstance(entry, NoEntry) and not default.level.requires_match:

@@ -29,6 +29,7 @@ from relay.policy.policy import (
     Decision,
     Defaults,
     Entry,
+    LiteralName,
     MalformedEntry,
     MapEntry,
     MatchName,
@@ -39,6 +40,8 @@ from relay.policy.policy import (
     Withheld,
     rule_of,
 )
+from relay.policy.stake import withheld
+from relay.sasl.credentials import AtStake
 
 
 class Demand(IntEnum):
@@ -89,8 +92,18 @@ def decide_for_fallback(facts: PolicyFacts, bonds: Sequence[Bond]) -> Decision:
         bound = _bound(facts, bond)
         if isinstance(bound, Withheld):
             return bound
+        if isinstance(facts.credentials, AtStake) and _names_a_peer(bond.entry):
+            found = f"a line for {bond.key} that names its own peer; write a line for the relay"
+            return replace(withheld(bound), found=found)
         strongest = _stronger(bound, strongest, bond)
     return strongest
+
+
+def _names_a_peer(entry: Entry) -> bool:
+    """Whether what satisfies an entry may be somebody else than the relay that our credentials are for."""
+    if not isinstance(entry, MapEntry):
+        return False
+    return bool(entry.fingerprints or entry.tafiles) or any(isinstance(rule, LiteralName) for rule in entry.match)
 
 
 def _bound(facts: PolicyFacts, bond: Bond) -> Decision:

@@ -7,7 +7,12 @@ from relay.lab.script import Rcpt, Script, StartTls
 from tests.interop.import_setup import Setup, direct, elsewhere
 from tests.interop.side_by_side_case import NO_STARTTLS, OTHER_PORT, Host
 
-_SMART = Host(name="smart.isp.test", port=OTHER_PORT)
+_LOGIN = Script(
+    extensions=("PIPELINING", "SIZE 67108864", "8BITMIME", "ENHANCEDSTATUSCODES", "AUTH PLAIN LOGIN"),
+    refused=(("AUTH", "235 2.7.0 Authentication successful"),),
+)
+_SMART = Host(name="smart.isp.test", port=OTHER_PORT, script=_LOGIN)
+_OLD_ISP = Host(name="old.isp.test", port=OTHER_PORT, script=_LOGIN)
 _LISTS = Host(name="lists.isp.test", port=OTHER_PORT, certificate=CertificateKind.SELF_SIGNED)
 _KINDS = CertificateKind
 
@@ -43,6 +48,10 @@ smtp_tls_loglevel = 1
 smtp_tls_session_cache_database = btree:${data_directory}/smtp_scache
 smtp_tls_note_starttls_offer = yes
 
+smtp_sasl_auth_enable = yes
+smtp_sasl_password_maps = texthash:$etc/sasl_passwd
+smtp_sasl_tls_security_options = noanonymous
+
 smtp_connect_timeout = ${stress?{5}:{10}}s
 maximal_queue_lifetime = 2d
 header_checks =
@@ -65,6 +74,7 @@ plain-route.test      :
 _NOBODYS = ":".join(["AB", "CD"] * 16)
 _POLICY = """\
 [smart.isp.test]:@other_port@    secure
+[old.isp.test]:@other_port@      encrypt
 [lists.isp.test]:@other_port@    encrypt protocols=>=TLSv1.2
 bank.direct.test                 secure
 bank-old.direct.test             secure
@@ -81,8 +91,14 @@ broken.direct.test               encypt
 """
 
 _SENDERS = """\
+accounts@sender.test      [old.isp.test]:@other_port@
 newsletter@sender.test    [lists.isp.test]:@other_port@
 @branch.test              DUNNO
+"""
+
+_PASSWORDS = """\
+[smart.isp.test]:@other_port@    office:sesame
+[old.isp.test]:@other_port@      office:open
 """
 
 _TEMPORARY = Script(refused=(("RCPT", "450 4.2.0 not now"),))
@@ -94,12 +110,14 @@ OFFICE = Setup(
         "transport": _TRANSPORT,
         "tls_policy": _POLICY.replace("@nobody@", _NOBODYS),
         "sender_relay": _SENDERS,
+        "sasl_passwd": _PASSWORDS,
     },
     destinations=(
         *(elsewhere(f"customer{number}", _SMART) for number in range(1, 7)),
         elsewhere("branch-mail", _SMART, sender="clerk@branch.test"),
         elsewhere("reader1", _LISTS, sender="newsletter@sender.test"),
         elsewhere("reader2", _LISTS, sender="newsletter@sender.test"),
+        elsewhere("tax-adviser", _OLD_ISP, sender="accounts@sender.test"),
         elsewhere("a", _LISTS, zone="lists.test"),
         elsewhere("deep.b", _LISTS, zone="lists.test"),
         elsewhere("mixed", _LISTS),
@@ -135,8 +153,9 @@ OFFICE = Setup(
     ),
     remarks=(
         "main.cf:4: of no consequence here: smtpd_banner",
-        "main.cf:36: no counterpart: notify_classes: resource",
+        "main.cf:40: no counterpart: notify_classes: resource",
+        "tls_policy:2: differs: [old.isp.test]:",
         "main.cf:29: of no consequence here: smtp_tls_session_cache_database",
-        "tls_policy:14: to be looked at: broken.direct.test: invalid security level",
+        "tls_policy:15: to be looked at: broken.direct.test: invalid security level",
     ),
 )

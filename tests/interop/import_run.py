@@ -62,12 +62,14 @@ class Played:
     :param remarks: what the import said, without the directory.
     :param exit_code: that of the import.
     :param presented: messages that smarthosts took of each contender, which they do of our certificate only.
+    :param logged_in: the hosts of the lab at which each contender logged in, over TLS each time.
     """
 
     pairs: Mapping[str, Pair]
     remarks: tuple[str, ...]
     exit_code: int
     presented: Mapping[str, int]
+    logged_in: Mapping[str, frozenset[str]]
 
 
 def play(setup: Setup, world: World) -> Played:
@@ -92,12 +94,13 @@ def play(setup: Setup, world: World) -> Played:
             run.wait()
         world.receivers.wait_until_quiet([host.name for case in setup.cases for host in case.hosts])
         ends = [{each.name: run.end(each) for each in setup.destinations} for run in runs]
+        logged_in = {run.name: _logged_in(setup, world, world.clients[run.name]) for run in runs}
         presented = {run.name: _presented(gates, world.clients[run.name]) for run in runs}
     pairs = {
         each.name: Pair(ends[0][each.name][0], ends[1][each.name][0], ends[1][each.name][1])
         for each in setup.destinations
     }
-    return Played(pairs, remarks, exit_code, presented)
+    return Played(pairs, remarks, exit_code, presented, logged_in)
 
 
 def _import(etc: Path) -> tuple[tuple[str, ...], int]:
@@ -194,6 +197,19 @@ def _presented(gates: Postfix | None, client: str) -> int:
         return 0
     taken = re.compile(rf" gate\S*/smtpd\[\d+\]: [0-9A-F]+: client=\S*\[{re.escape(client)}\]")
     return sum(bool(taken.search(line)) for line in gates.process.lines())
+
+
+def _logged_in(setup: Setup, world: World, client: str) -> frozenset[str]:
+    names = {host.name for case in setup.cases for host in case.hosts}
+    seen = {
+        (name, command.encrypted)
+        for name in names
+        for session in world.receivers.sessions(name, client)
+        for command in session.commands
+        if command.verb == "AUTH"
+    }
+    assert all(encrypted for _, encrypted in seen), seen
+    return frozenset(name for name, _ in seen)
 
 
 class _Run:

@@ -130,6 +130,22 @@ def test_the_relays_own_default_holds_where_it_asks_for_more_and_the_lines_proto
     assert (own.level, own.protocols) == (Level.DANE, ">=TLSv1.3")
 
 
+@pytest.mark.parametrize(
+    "destination", [entry(Level.FINGERPRINT), entry(Level.SECURE, LiteralName(Domain("mail.example.com")))]
+)
+def test_credentials_for_the_relay_do_not_go_to_the_peer_of_a_destination(destination: MapEntry) -> None:
+    defaults = Defaults(level=Level.MAY, level_rule=Rule("relay.toml:3"))
+    host = HostFacts(next_hop=FALLBACK, host=HOST, had_mx=False, mx_secure=True, tlsa=ABSENT)
+    stake = AtStake("sasl_passwd:1", Owner.HOST)
+    facts = PolicyFacts(entry=NO_ENTRY, host=host, defaults=defaults, credentials=stake)
+    held = decide_for_fallback(facts, [Bond("example.com", destination, Demand.PROOF)])
+    assert isinstance(held, Withheld)
+    assert held.text == "SASL credentials withheld"
+    plain = decide_for_fallback(facts, [Bond("example.com", entry(Level.SECURE), Demand.PROOF)])
+    assert isinstance(plain, TlsPolicy)
+    assert LiteralName(HOST) in plain.names
+
+
 def test_demands() -> None:
     host = HostFacts(next_hop=FALLBACK, host=HOST, had_mx=False, mx_secure=True, tlsa=ABSENT)
     defaults = Defaults(level=Level.MAY, level_rule=Rule("relay.toml:3"))
