@@ -107,13 +107,13 @@ class Explainer:
         result = await walk.attempt(delivery, policies)
         router = self._rules.router
         route = [(hop, policies.lookup(hop), router.is_configured(hop)) for hop in delivery.route]
-        route += [(hop, policies.lookup(hop), True) for hop in (delivery.fallback if route else ())]
+        fallback = [(hop, policies.lookup(hop), False) for hop in (delivery.fallback if route else ())]
         outcome = result.outcomes[delivery.recipients[0].id]
         return Story(
             recipient=address,
             live=live,
             validation=trail.validation,
-            hops=trail.hops(route, policies.defaults, self._rules.options),
+            hops=trail.hops(route, fallback, policies.defaults, self._rules.options),
             ending=trail.taken or self._ending(delivery, outcome, trail),
         )
 

@@ -98,6 +98,7 @@ def _hop(hop: HopStory) -> dict[str, Json]:
         "next_hop": hop.next_hop.key,
         "port": hop.next_hop.port,
         "configured": hop.configured,
+        "fallback": hop.fallback,
         "rule": {
             "place": hop.rule.place,
             "text": hop.rule.text,

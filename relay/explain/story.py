@@ -141,6 +141,7 @@ class HopStory:
     :param level: the level it asks for; ``malformed`` where it cannot be understood.
     :param configured: whether the configuration named the next-hop, and not the recipient's address.
     :param hosts: in the order in which they are tried; empty if there are none.
+    :param fallback: whether it is a fallback relay, for which the destination's policy holds too, unless it has a line.
     """
 
     next_hop: NextHop
@@ -150,6 +151,7 @@ class HopStory:
     configured: bool
     found: Destination | LookupTrouble | NotReached
     hosts: tuple[HostStory, ...] = ()
+    fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,9 @@ def _row(depth: int, name: str, text: str) -> str:
 
 
 def _hop(hop: HopStory, story: Story) -> Iterator[str]:
-    if hop.configured or hop.next_hop.host != story.recipient.domain:
+    if hop.fallback:
+        yield _row(1, "next-hop", f"{hop.next_hop} (smtp.fallback_relay, under the policy of the destination too)")
+    elif hop.configured or hop.next_hop.host != story.recipient.domain:
         yield _row(1, "next-hop", f"{hop.next_hop}{' (smtp.relayhost)' if hop.configured else ''}")
     yield _row(1, "rule", f"{hop.rule.place}: {hop.rule.text}")
     if isinstance(hop.entry, MalformedEntry):

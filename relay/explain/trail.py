@@ -107,14 +107,19 @@ class Trail:
         return self._opinions[-1] if self._opinions else Validation(False, "not asked: nothing depends on DNSSEC")
 
     def hops(
-        self, route: Sequence[tuple[NextHop, Entry, bool]], defaults: Defaults, options: DeliveryOptions
+        self,
+        route: Sequence[tuple[NextHop, Entry, bool]],
+        fallback: Sequence[tuple[NextHop, Entry, bool]],
+        defaults: Defaults,
+        options: DeliveryOptions,
     ) -> tuple[HopStory, ...]:
         """The notes as a story.
 
         :param route: next-hops in order, with the entry that holds for each and whether the configuration names it.
+        :param fallback: likewise the fallback relays behind them.
         """
         stories: list[HopStory] = []
-        for position, (next_hop, entry, configured) in enumerate(route):
+        for position, (next_hop, entry, configured) in enumerate((*route, *fallback)):
             noted = self._hops[position] if position < len(self._hops) else None
             stories.append(
                 HopStory(
@@ -125,6 +130,7 @@ class Trail:
                     configured=configured,
                     found=NotReached("mail would have bounced by now") if noted is None else noted.found,
                     hosts=() if noted is None else tuple(_hosts(noted, options)),
+                    fallback=position >= len(route),
                 )
             )
         return tuple(stories)

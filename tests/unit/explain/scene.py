@@ -61,6 +61,7 @@ class Scene:
     policy: str = ""
     level: Level = Level.DANE
     relay_hosts: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
     mx_address_limit: int = 5
     mx_session_limit: int = 2
     quit: float = 5
@@ -146,6 +147,7 @@ class Scene:
             recipients=(recipient,),
             leased_at=now,
             configured=bool(self.relay_hosts),
+            fallback=self._router().fallback,
             body=_content,
         )
         return (await deliverer.attempt(delivery, self._policies())).outcomes[recipient.id]
@@ -164,7 +166,8 @@ class Scene:
     def _router(self) -> Router:
         hosts = tuple(NextHop.parse(text, default_port=self.port) for text in self.relay_hosts)
         transports = TransportTables((parse_transport(self.transport, "transport", port=self.port),))
-        return Router(relay_hosts=hosts, port=self.port, transports=transports)
+        fallback = tuple(NextHop.parse(text, default_port=self.port) for text in self.fallback)
+        return Router(relay_hosts=hosts, port=self.port, transports=transports, fallback=fallback)
 
     def _options(self) -> DeliveryOptions:
         return DeliveryOptions(

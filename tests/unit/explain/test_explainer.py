@@ -29,7 +29,7 @@ from relay.explain.text import story_lines
 from relay.lab.mx import Receiver
 from relay.lab.script import Script, StartTls
 from relay.mail.names import BadName, Domain
-from relay.outcome.result import Bounced, Deferred, RelayHost
+from relay.outcome.result import Bounced, Deferred, RelayHost, Sent
 from relay.policy.level import Level
 from relay.policy.policy import MalformedEntry, TlsPolicy, Withheld
 from relay.tls.verdict import Verified, Word
@@ -286,6 +286,22 @@ async def test_relay_hosts_are_walked_in_turn(scene: Scene) -> None:
     assert isinstance(found_there, Destination)
     assert not found_there.had_mx
     assert isinstance(taken(story).relay, RelayHost)
+
+
+async def test_a_fallback_relay_is_told_with_the_policy_that_binds_it(scene: Scene) -> None:
+    await scene.host(wrong_tlsa=True)
+    await scene.host(tlsa=False)
+    scene.zone["example.test", RRType.MX] = found("example.test", mx_rdata(10, named(1)))
+    scene.fallback = (f"[{named(2)}]:{scene.port}",)
+    story = await scene.explain(live=True)
+    assert [(str(hop.next_hop), hop.fallback) for hop in story.hops] == [
+        ("example.test", False),
+        (f"[{named(2)}]:{scene.port}", True),
+    ]
+    assert any("(smtp.fallback_relay, under the policy of the destination too)" in line for line in story_lines(story))
+    would = taken(story)
+    assert would.policy.level is Level.SECURE
+    assert isinstance((await scene.deliver()).result, Sent)
 
 
 async def test_a_relay_host_that_is_not_there_is_our_own_fault(scene: Scene) -> None:

@@ -14,7 +14,7 @@ from tests.unit.explain import stories
 from tests.unit.explain.stories import BOUNCED, DECISIONS, DEFERRED, ENDINGS, SESSIONS, STORIES, TLSA, TROUBLED, story
 
 TOP = ["domain", "recipient", "live", "resolver", "next_hops", "message"]
-HOP = ["next_hop", "port", "configured", "rule", "mx", "hosts"]
+HOP = ["next_hop", "port", "configured", "fallback", "rule", "mx", "hosts"]
 MX = {"status", "dsn", "why", "expanded"}
 HOST = ["host", "status", "dsn", "why", "addresses"]
 ADDRESS = {"address", "secure", "canonical", "status", "why", "tlsa", "decision", "session"}
