@@ -79,6 +79,10 @@ _IDLE = re.compile(
 )
 
 
+# Without these mail takes another way, or leaves under another policy.
+_MATTERS = frozenset({"smtp_tls_per_site", "sender_dependent_default_transport_maps", "content_filter"})
+
+
 def translate_one_by_one(source: Source, draft: Draft) -> None:
     """Every parameter that was set and that nobody dealt with before."""
     own = source.used_names()
@@ -94,7 +98,11 @@ def translate_one_by_one(source: Source, draft: Draft) -> None:
             if home not in draft.settings:
                 draft.put(*home, _raw(name, value, home), parameter.place, name)
             continue
-        if _IDLE.match(name):
+        if name in _MATTERS:
+            what = "there is nothing like it here, and with it mail took another way or left under another policy"
+            text = f"{name} = {_shown(parameter, value)}: {what}"
+            draft.remark(Sort.LOOK, parameter.place, text)
+        elif _IDLE.match(name):
             draft.remark(Sort.IDLE, parameter.place, name)
         elif name not in own:
             draft.remark(Sort.NO_COUNTERPART, parameter.place, f"{name} = {_shown(parameter, value)}")

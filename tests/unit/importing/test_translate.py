@@ -140,6 +140,8 @@ def test_a_map_that_cannot_be_read_here_keeps_the_relay_from_starting() -> None:
         ("smtp_mx_session_limit = 0", "smtp_mx_session_limit: smtp.mx_session_limit was left as it is: expected"),
         ("relayhost = ${broken", 'relayhost: cannot be read: "{broken" is not closed'),
         ("default_transport = uucp", 'default_transport: mail that no map routes went to "uucp"'),
+        ("smtp_tls_per_site = hash:/x", "smtp_tls_per_site = hash:/x: there is nothing like it here"),
+        ("content_filter = scan:[127.0.0.1]:10024", "content_filter = scan:[127.0.0.1]:10024: there is nothing"),
         ("inet_interfaces = $myhostname", "inet_interfaces: write the addresses of host.example.test"),
     ],
 )
