@@ -48,7 +48,13 @@ class Reloader:
     """
 
     def __init__(
-        self, config: Config, reread: Reread, source: Path | None, *, take: Callable[[Rules], Awaitable[None]], observe: Observer
+        self,
+        config: Config,
+        reread: Reread,
+        source: Path | None,
+        *,
+        take: Callable[[Rules], Awaitable[None]],
+        observe: Observer,
     ) -> None:
         self._config = config
         self._reread = reread
