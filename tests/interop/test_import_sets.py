@@ -16,10 +16,12 @@ from tests.interop.import_hoster import DESTINATIONS, HOSTER
 from tests.interop.import_office import OFFICE
 from tests.interop.import_run import Played, play_all
 from tests.interop.import_setup import Setup
+from tests.interop.import_trial import TRIAL
 from tests.interop.side_by_side_world import world
 
 pytestmark = pytest.mark.interop
 SETUPS = (OFFICE, HOSTER, ENTERPRISE)
+ALL = (*SETUPS, TRIAL)
 # The chain is trusted and the name alone is wrong: Postfix 3.7 says Untrusted, we say Trusted as newer ones do
 # (docs/side-by-side.md).
 NAME_ALONE = {
@@ -30,7 +32,7 @@ NAME_ALONE = {
 }
 # Postfix logs in over a session that proved nothing; the import wrote a line that asks for more.
 CREDENTIALS = {("office", "tax-adviser")}
-NAMES = [(setup.name, destination.name) for setup in SETUPS for destination in setup.destinations]
+NAMES = [(setup.name, destination.name) for setup in ALL for destination in setup.destinations]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def played() -> Iterator[Mapping[str, Played]]:
     directory = Path(tempfile.mkdtemp(prefix="dane-relay-"))  # not pytest's: Postfix's own users must get in
     directory.chmod(0o755)
     try:
-        with world([case for setup in SETUPS for case in setup.cases], directory) as running:
-            yield play_all(SETUPS, running)
+        with world([case for setup in ALL for case in setup.cases], directory) as running:
+            yield play_all(ALL, running)
     except servers.UnavailableError as error:
         servers.leave_out("postfix", str(error))
     finally:
@@ -88,3 +90,9 @@ def test_smarthosts_saw_our_certificate(played: Mapping[str, Played]) -> None:
 def test_both_log_in_at_the_same_smarthosts(played: Mapping[str, Played]) -> None:
     hosts = {"smart.isp.test", "old.isp.test"}
     assert played["office"].logged_in == {"Postfix": hosts, "relay": hosts}
+
+
+def test_on_trial_nothing_bounces(played: Mapping[str, Played]) -> None:
+    ends = {name: pair.ours.status for name, pair in played["trial"].pairs.items()}
+    refused = {"t-unknown-user", "t-refused-mail", "t-refused-content", "t-nowhere"}
+    assert {name for name, status in ends.items() if status == "SOFTBOUNCE"} == refused
