@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.watched_process import WatchedProcess
 _ACCOUNT, _NUMBER = "Debian-exim", 64997
 _CONFIGURATION = """\
 primary_hostname = exim.test
+exim_path = {program}
 spool_directory = {directory}/spool
 log_file_path = {directory}/log/%slog
 pid_file_path =
@@ -82,6 +84,7 @@ def exim(endpoint: Endpoint, directory: Path, domains: list[str]) -> Iterator[Ex
     configuration = directory / "exim.conf"
     configuration.write_text(
         _CONFIGURATION.format(
+            program=program,
             directory=directory,
             address=endpoint.address,
             port=endpoint.port,
@@ -93,6 +96,63 @@ def exim(endpoint: Endpoint, directory: Path, domains: list[str]) -> Iterator[Ex
     with WatchedProcess(command, log=directory / "out") as process:
         wait_until_listening(endpoint.address, endpoint.port, still=process.running)
         yield Exim(directory)
+
+
+_CLIENT_CONFIGURATION = """\
+primary_hostname = exim-client.test
+exim_path = {program}
+keep_environment =
+spool_directory = {directory}/spool
+log_file_path = {directory}/log/%slog
+pid_file_path =
+disable_ipv6
+never_users =
+trusted_users = root
+begin routers
+relay:
+  driver = manualroute
+  transport = remote
+  route_list = * {address}
+  self = send
+  no_more
+begin transports
+remote:
+  driver = smtp
+  port = {port}
+  hosts_try_chunking = *
+begin retry
+* * F,1h,1m
+"""
+
+
+def send_by_exim(message: bytes, relay: Endpoint, directory: Path, *, sender: str, recipients: Sequence[str]) -> str:
+    """Have an Exim of our own hand a message to a relay; gives its log.
+
+    :param directory: private, and open to be entered by other users.
+    :raises UnavailableError: if Exim is missing.
+    """
+    program = servers.find("exim4")
+    for folder in ("spool", "log"):
+        (directory / folder).mkdir()
+        os.chown(directory / folder, _NUMBER, _NUMBER)
+    configuration = directory / "exim.conf"
+    configuration.write_text(
+        _CLIENT_CONFIGURATION.format(program=program, directory=directory, address=relay.address, port=relay.port)
+    )
+    command: list[str | Path] = [
+        *_with_account(directory),
+        program,
+        "-C",
+        configuration,
+        "-odf",
+        "-oi",
+        "-f",
+        sender,
+        *recipients,
+    ]
+    done = subprocess.run(command, input=message, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return (directory / "log/mainlog").read_text()
 
 
 def _with_account(directory: Path) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.interop import servers
 from tests.interop.nameservers import Endpoint
+from tests.interop.places import places
 from tests.interop.postfix import Listener, Postfix, postfix
 from tests.loopback import LoopbackNetwork, free_port
 from tests.relay_process import RelayProcess, Settings
@@ -39,13 +40,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    directory = tmp_path_factory.mktemp("care")
-    for above in (directory, *directory.parents[:2]):
-        above.chmod(above.stat().st_mode | 0o755)
-    places = {name: directory / name for name in ("postfix", "relay")}
-    for place in places.values():
-        place.mkdir(mode=0o755)
+def world() -> Iterator[World]:
     endpoint = Endpoint(LoopbackNetwork().address(1), free_port())
     strict = {"strict_8bitmime_body": "yes", "strict_7bit_headers": "yes", "strict_mime_encoding_domain": "yes"}
     listener = Listener("mx", endpoint, options={"smtpd_discard_ehlo_keywords": "8bitmime, smtputf8"})
@@ -56,8 +51,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     }
     try:
         with (
-            postfix([listener], places["postfix"], virtual_domains=["strict.test"], settings=strict) as receiver,
-            RelayProcess(places["relay"], settings) as relay,
+            places("postfix", "relay") as (mailbox, place),
+            postfix([listener], mailbox, virtual_domains=["strict.test"], settings=strict) as receiver,
+            RelayProcess(place, settings) as relay,
         ):
             yield World(relay, receiver)
     except servers.UnavailableError as error:

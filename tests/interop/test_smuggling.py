@@ -21,6 +21,7 @@ from relay.lab.ca import Authority, CertificateKind
 from tests.interop import servers
 from tests.interop.exim import exim
 from tests.interop.nameservers import Endpoint
+from tests.interop.places import places
 from tests.interop.postfix import Listener, postfix
 from tests.loopback import LoopbackNetwork, free_port
 from tests.recording_sink import RecordingSink
@@ -80,22 +81,17 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world() -> Iterator[World]:
     """All of it, shared by the tests of this file: each of their messages has a name of its own."""
-    directory = tmp_path_factory.mktemp("smuggling")
-    for above in (directory, *directory.parents[:2]):
-        above.chmod(above.stat().st_mode | 0o755)
-    places = {name: directory / name for name in (*DOMAINS, "relay")}
-    for place in places.values():
-        place.mkdir(mode=0o755)
     network = LoopbackNetwork()
     endpoints = {name: Endpoint(network.address(number), free_port()) for number, name in enumerate(DOMAINS, 1)}
     with ExitStack() as stack:
+        directories = stack.enter_context(places("postfix", "exim", "relay"))
         try:
             receiver = stack.enter_context(
-                postfix([Listener("mx", endpoints["postfix"])], places["postfix"], virtual_domains=["postfix.test"])
+                postfix([Listener("mx", endpoints["postfix"])], directories[0], virtual_domains=["postfix.test"])
             )
-            other = stack.enter_context(exim(endpoints["exim"], places["exim"], ["exim.test"]))
+            other = stack.enter_context(exim(endpoints["exim"], directories[1], ["exim.test"]))
         except servers.UnavailableError as error:
             servers.leave_out("smuggling through other servers", str(error))
         sink = stack.enter_context(RecordingSink(endpoints["lab"].address, endpoints["lab"].port))
@@ -107,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "smtpd": {"recipient_limit": 1000, "hard_error_limit": 100},
             "dns": {"nameservers": [f"127.0.0.1:{free_port()}"], "timeout": "1s"},
         }
-        relay = stack.enter_context(RelayProcess(places["relay"], settings, {"transport": routes}))
+        relay = stack.enter_context(RelayProcess(directories[2], settings, {"transport": routes}))
         yield World(
             relay,
             {
