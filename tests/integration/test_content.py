@@ -60,7 +60,11 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordingSi
 def relay(sink: RecordingSink, tmp_path: Path) -> Iterator[RelayProcess]:
     """A relay that hands everything to the sink, by its address."""
     settings: Settings = {
-        "smtp": {"relayhost": [f"[{sink.address}]:{sink.port}"], "tls_security_level": "may"},
+        "smtp": {
+            "relayhost": [f"[{sink.address}]:{sink.port}"],
+            "tls_security_level": "may",
+            "line_length_limit": 0,
+        },
         "dns": {"nameservers": [f"127.0.0.1:{free_port()}"], "timeout": "1s"},
     }
     with RelayProcess(tmp_path, settings) as running:

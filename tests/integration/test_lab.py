@@ -26,7 +26,10 @@ from relay.tls.verdict import Verdict, Verified
 DEADLINE = 60.0
 ANY_PORT = "127.0.0.1:0"
 FROM, TO = "sender@return.lab.test", "user@good.lab.test"
-HEADER = b"From: <sender@return.lab.test>\r\nSubject: fidelity\r\nMessage-ID: <1@client.test>\r\n\r\n"
+HEADER = (
+    b"From: <sender@return.lab.test>\r\nSubject: fidelity\r\nMessage-ID: <1@client.test>\r\n"
+    b"Date: Fri, 21 Aug 2026 10:00:00 +0000\r\n\r\n"
+)
 
 
 @pytest.fixture

@@ -35,7 +35,6 @@ EXPLAINED: Final[Mapping[str, Mapping[str, str]]] = {
         "injected": "Postfix throws away what came in clear and goes on, as RFC 3207 allows; we take it for an attack and wait",
         "exception": "`until=` is ours; Postfix refuses the line, and the mail waits",
         "expired-exception": "`until=` is ours; Postfix refuses the line and does not call the host",
-        "no-8bit": "Postfix converts 8-bit content to quoted-printable",
     },
     "exim": {
         "agility": "Exim (GnuTLS) takes any match, also where a stronger digest does not match (RFC 7671 section 9)",
@@ -58,7 +57,6 @@ EXPLAINED: Final[Mapping[str, Mapping[str, str]]] = {
         "dane-only-insecure": NO_MAPS,
         "exception": NO_MAPS,
         "bad-line": NO_MAPS,
-        "no-8bit": "Exim sends 8-bit content to hosts that do not offer 8BITMIME",
         "no-utf8": "Exim converts the address, and the host takes it",
     },
 }

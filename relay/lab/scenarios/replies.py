@@ -88,10 +88,10 @@ REPLIES = (
     _reply(
         "no-8bit",
         Script(extensions=("PIPELINING", "SIZE 67108864", "ENHANCEDSTATUSCODES")),
-        "8-bit content, host without 8BITMIME",
+        "8-bit content, host without 8BITMIME: converted",
         "RFC 6152 section 3",
-        bounced("no-8bit", "5.6.3", "8BITMIME", "dane", Session.VERIFIED),
-        reach=Reach.NOTHING,
+        sent("no-8bit", Session.VERIFIED, "dane"),
+        reach=Reach.DELIVERED,
         message=MessageKind.EIGHT_BIT,
     ),
     _reply(
