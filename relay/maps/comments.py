@@ -7,10 +7,12 @@ written for: the entry that it might have been for (the next one, the one around
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 MARK = "#:"
+_WRITTEN = re.compile(rf"{MARK}\s*[A-Za-z{{]")  # anything else behind the sign is somebody's ornament
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def attribute_comments(text: str) -> Mapping[int, Comment]:
     entry = parted = 0
     for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip()
-        if stripped.startswith(MARK):
+        if _WRITTEN.match(stripped):
             parted = parted if waiting else 0
             waiting.append((number, stripped.removeprefix(MARK).strip()))
         elif not stripped or stripped.startswith("#"):

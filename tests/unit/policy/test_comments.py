@@ -103,3 +103,10 @@ def test_patterns_take_comments_too() -> None:
 def test_a_commented_out_entry_gives_its_attributes_to_nobody() -> None:
     read = table("#: until=2027-01-31", "#example.com may", "other.example may")
     assert "line 2 parts it" in warning(read, "other.example")
+
+
+@pytest.mark.parametrize("ornament", ["#:::::::::", "#:", "#:-----", "#:== partners ==", "#:#:#:"])
+def test_ornaments_are_no_attributes(ornament: str) -> None:
+    read = table(ornament, "example.com may", ornament, "", ornament)
+    assert entry(read).until == NO_END
+    assert not read.problems
