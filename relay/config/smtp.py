@@ -188,7 +188,9 @@ class SmtpSection(Section):
         300.0, "How old a session may be and still take another message."
     )
     connect_timeout: Annotated[float, _TIME] = option(30.0, "Longest wait for a TCP connection.")
-    helo_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for the greeting and for the reply to EHLO.")
+    helo_timeout: Annotated[float, _TIME] = option(
+        300.0, "Longest wait for the greeting and for each reply to EHLO and AUTH."
+    )
     starttls_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for STARTTLS and the handshake.")
     mail_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for the reply to MAIL.")
     rcpt_timeout: Annotated[float, _TIME] = option(300.0, "Longest wait for the reply to RCPT.")
