@@ -271,6 +271,7 @@ class Building:
             clock=now,
             observe=self.observe,
             wake=wake,
+            backup=self.store.backup,
         )
 
     async def open_front_end(self) -> None:

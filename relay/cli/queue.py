@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from relay.cli import queue_acts
+from relay.cli import queue_acts, queue_backup
 from relay.cli.listing import Listing, as_json, as_postqueue, as_table, group_lines, shown_lines, summary_lines
 from relay.cli.place import Place, find_place, place_options
 from relay.cli.queue_asking import ask, checked_filter, errors_for_people
@@ -42,7 +42,7 @@ def command() -> None:
     """
 
 
-for act in queue_acts.COMMANDS:
+for act in (*queue_acts.COMMANDS, queue_backup.backup):
     command.add_command(act)
 
 

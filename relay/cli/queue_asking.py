@@ -22,6 +22,7 @@ from relay.control.protocol import (
     HoldRuleAdd,
     HoldRules,
     Item,
+    QueueBackup,
     QueueCount,
     QueueList,
     QueueRequest,
@@ -115,7 +116,7 @@ def _nothing(request: QueueRequest) -> Done:
             return Done({})
         case QueueShow(queue_id=queue_id):
             raise client.CallFailed(f"{queue_id}: no such message in the queue")
-        case HoldRuleAdd():
+        case HoldRuleAdd() | QueueBackup():
             raise client.CallFailed("there is no queue yet: start the relay once")
         case _:
             return Done({"looked": 0, "messages": 0, "recipients": 0, "busy": 0, "removed": False})

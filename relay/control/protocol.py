@@ -20,6 +20,7 @@ MAX_ANSWER_LINE = 4 * 1024 * 1024
 MAX_ID = 64
 MAX_REASON = 500
 MAX_DESTINATION = 300
+MAX_PATH = 4096
 SOCKET_NAME = "control"
 _ACT = ("verb", "where", "reason", "tls_level", "dry_run")
 
@@ -82,6 +83,13 @@ class HoldRuleRemove:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueBackup:
+    """Copy the whole queue into a file, whose absolute path this is; the relay writes it."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class QueueCount:
     """Count what is queued."""
 
@@ -120,11 +128,20 @@ class LedgerAsk:
     destination: str = ""
 
 
-QueueRequest = QueueList | QueueAct | QueueShow | QueueCount | QueueGroups | HoldRules | HoldRuleAdd | HoldRuleRemove
+QueueRequest = (
+    QueueList | QueueAct | QueueShow | QueueBackup | QueueCount | QueueGroups | HoldRules | HoldRuleAdd | HoldRuleRemove
+)
 Request = QueueRequest | LedgerAsk | Status | Reload | Stop
 
 
-_OF_THE_PROCESS: Mapping[str, Request] = {"status": Status(), "reload": Reload(), "stop": Stop()}
+# What is said in a word.
+_WORDS: Mapping[object, Request] = {
+    "queue counts": QueueCount(),
+    "hold rules": HoldRules(),
+    "status": Status(),
+    "reload": Reload(),
+    "stop": Stop(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +184,10 @@ def encode_request(request: Request) -> bytes:
             return _line({"command": "queue act", **{name: getattr(request, name) for name in _ACT}})
         case QueueShow(queue_id=queue_id):
             return _line({"command": "queue show", "id": queue_id})
-        case HoldRules():
-            return _line({"command": "hold rules"})
-        case HoldRuleAdd(where=where, reason=reason):
-            return _line({"command": "hold rule add", "where": where, "reason": reason})
-        case HoldRuleRemove(number=number):
-            return _line({"command": "hold rule remove", "number": number})
+        case QueueBackup(path=path):
+            return _line({"command": "queue backup", "path": path})
+        case HoldRules() | HoldRuleAdd() | HoldRuleRemove():
+            return _encode_rules(request)
         case QueueCount():
             return _line({"command": "queue counts"})
         case QueueGroups(by=by, where=where):
@@ -181,6 +196,18 @@ def encode_request(request: Request) -> bytes:
             return _line({"command": type(request).__name__.lower()})
         case LedgerAsk(command=command, destination=destination):
             return _line({"command": command, "destination": destination})
+        case _:
+            assert_never(request)
+
+
+def _encode_rules(request: HoldRules | HoldRuleAdd | HoldRuleRemove) -> bytes:
+    match request:
+        case HoldRules():
+            return _line({"command": "hold rules"})
+        case HoldRuleAdd(where=where, reason=reason):
+            return _line({"command": "hold rule add", "where": where, "reason": reason})
+        case HoldRuleRemove(number=number):
+            return _line({"command": "hold rule remove", "number": number})
         case _:
             assert_never(request)
 
@@ -205,18 +232,16 @@ def decode_request(line: bytes) -> Request:
             )
         case "queue show":
             return QueueShow(_id(message.get("id", "")))
-        case "hold rules":
-            return HoldRules()
+        case "queue backup":
+            return QueueBackup(_path(message))
         case "hold rule add":
             return HoldRuleAdd(_text(message, "where"), _reason(message))
         case "hold rule remove":
             return HoldRuleRemove(_number(message, "number"))
-        case "queue counts":
-            return QueueCount()
         case "queue groups":
             return QueueGroups(_text(message, "by"), _text(message, "where"))
-        case "status" | "reload" | "stop":
-            return _OF_THE_PROCESS[command]
+        case str() if command in _WORDS:
+            return _WORDS[command]
         case str() if command in LEDGER_COMMANDS:
             return LedgerAsk(command, _destination(message.get("destination", "")))
         case _:
@@ -297,6 +322,13 @@ def _reason(message: Mapping[str, object]) -> str:
     if len(reason) > MAX_REASON or not reason.isprintable():
         raise BadMessage(f"reason: not one line of at most {MAX_REASON} characters")
     return reason
+
+
+def _path(message: Mapping[str, object]) -> str:
+    path = _text(message, "path")
+    if not path.startswith("/") or not path.isprintable() or len(path) > MAX_PATH:
+        raise BadMessage(f"path: not an absolute path of at most {MAX_PATH} characters")
+    return path
 
 
 def _number(message: Mapping[str, object], key: str) -> int:

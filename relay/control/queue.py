@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import assert_never
 
 from relay.control.protocol import (
@@ -19,6 +20,7 @@ from relay.control.protocol import (
     HoldRules,
     Item,
     QueueAct,
+    QueueBackup,
     QueueCount,
     QueueGroups,
     QueueList,
@@ -30,6 +32,7 @@ from relay.mail.envelope import QueueId
 from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride, parse_level
 from relay.queue.acts import GroupBy, HoldRule
 from relay.queue.administration import Administration, Command, Groups, Progress, Verb
+from relay.queue.backup import BackedUp, BackupFailed
 from relay.queue.filter import fits_arrivals
 from relay.queue.filter_text import FilterError, parse_filter
 from relay.queue.showq import counts_object, details_object, entry_object
@@ -56,7 +59,7 @@ async def answers(request: QueueRequest, administration: Administration, by: str
 
 async def _answers(request: QueueRequest, administration: Administration, by: str) -> AsyncGenerator[Answer, None]:
     match request:
-        case QueueList() | QueueAct() | QueueShow() | QueueGroups():
+        case QueueList() | QueueAct() | QueueShow() | QueueGroups() | QueueBackup():
             async with aclosing(_long(request, administration, by)) as found:
                 async for answer in found:
                     yield answer
@@ -75,7 +78,7 @@ async def _answers(request: QueueRequest, administration: Administration, by: st
 
 
 def _long(
-    request: QueueList | QueueAct | QueueShow | QueueGroups, administration: Administration, by: str
+    request: QueueList | QueueAct | QueueShow | QueueGroups | QueueBackup, administration: Administration, by: str
 ) -> AsyncGenerator[Answer, None]:
     match request:
         case QueueList(after=after, where=""):
@@ -88,6 +91,8 @@ def _long(
             return _show(administration, QueueId(queue_id))
         case QueueGroups():
             return _groups(request, administration)
+        case QueueBackup(path=path):
+            return _backup(administration, Path(path), by)
         case _:
             assert_never(request)
 
@@ -183,6 +188,22 @@ async def _groups(request: QueueGroups, administration: Administration) -> Async
         yield Item({"group": key, "recipients": group.recipients, "oldest_arrival": group.oldest.isoformat()})
     rest = sum(group.recipients for _, group in largest[GROUPS_SHOWN:]) + found.left_out
     yield Done({"groups": len(largest), "recipients_of_others": rest})
+
+
+async def _backup(administration: Administration, target: Path, by: str) -> AsyncGenerator[Answer, None]:
+    done = BackedUp(0, 0, 0)
+    try:
+        async with aclosing(administration.back_up(target, by)) as steps:
+            async for done in steps:
+                yield Underway(_backed_up_object(done))
+    except BackupFailed as error:
+        yield Failed(str(error))
+        return
+    yield Done(_backed_up_object(done))
+
+
+def _backed_up_object(done: BackedUp) -> dict[str, object]:
+    return {"messages": done.messages, "files": done.files, "octets": done.octets}
 
 
 def _progress_object(progress: Progress) -> dict[str, object]:

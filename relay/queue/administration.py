@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Final, assert_never
 
 from relay.log.events import Noted, Observer, Program, Warned
@@ -34,6 +35,7 @@ from relay.queue.acts import (
     Requeue,
     Tallied,
 )
+from relay.queue.backup import BackedUp
 from relay.queue.filter import Everything, Filter
 from relay.queue.settle import Settler
 from relay.queue.store import Lease, QueueEntry, QueueStore
@@ -139,6 +141,7 @@ class Administration:
 
     :param destination_of: the scheduling key of mail to an address from a sender, under the routes in force.
     :param wake: tells whoever delivers that something became due.
+    :param backup: copies the queue into a file, saying how far it is.
     """
 
     store: QueueStore
@@ -148,6 +151,7 @@ class Administration:
     clock: Callable[[], datetime]
     observe: Observer
     wake: Callable[[], None]
+    backup: Callable[[Path], AsyncGenerator[BackedUp, None]]
 
     async def run(self, command: Command) -> AsyncGenerator[Progress, None]:
         """Carry out a command; the last progress is the result.
@@ -223,6 +227,17 @@ class Administration:
         if there and number in rules:
             self.tell_rule(rules[number], "ended", by)
         return there
+
+    async def back_up(self, target: Path, by: str) -> AsyncGenerator[BackedUp, None]:
+        """Copy the whole queue into a file; how far it is, and in the end what it holds.
+
+        :raises BackupFailed: if it cannot be made.
+        """
+        done = BackedUp(0, 0, 0)
+        async with aclosing(self.backup(target)) as steps:
+            async for done in steps:
+                yield done
+        self.observe(Noted(Program.POSTSUPER, one_line(f"{done.messages} messages backed up to {target} by {by}")))
 
     def tell_rule(self, rule: HoldRule, what: str, by: str) -> None:
         """The line of a rule that was made or ended."""

@@ -74,21 +74,25 @@ class Connecting:
         :param writes_elsewhere: whether it may write other files (``VACUUM INTO``).
         :raises StoreUnavailable: if it cannot be opened.
         """
+        connection = self._open(apsw.SQLITE_OPEN_READWRITE)
         try:
-            connection = apsw.Connection(str(self.path), vfs=self.vfs or None, flags=apsw.SQLITE_OPEN_READWRITE)
             connection.set_busy_timeout(_BUSY_MS)
             connection.pragma("query_only", int(not writes_elsewhere))
             connection.pragma("cache_size", -_CACHE_KIB // 2)
             connection.wal_autocheckpoint(0)
         except apsw.Error as error:
+            close(connection)
             raise unavailable(error) from error
         return connection
 
-    def _writer(self, flags: int, prepare: Callable[[apsw.Connection], None]) -> apsw.Connection:
+    def _open(self, flags: int) -> apsw.Connection:
         try:
-            connection = apsw.Connection(str(self.path), vfs=self.vfs or None, flags=flags)
+            return apsw.Connection(str(self.path), vfs=self.vfs or None, flags=flags)
         except apsw.Error as error:
             raise StoreUnavailable(f"cannot open queue database {self.path}: {error}") from error
+
+    def _writer(self, flags: int, prepare: Callable[[apsw.Connection], None]) -> apsw.Connection:
+        connection = self._open(flags)
         try:
             self._set(connection)
             prepare(connection)

@@ -75,7 +75,13 @@ class Database:
         """
         self._ready, self._again, self._check_files = ready, again, check_files
         self._loop = asyncio.get_running_loop()
-        await self._start(self._writer, self._reader)
+        try:
+            await self._start(self._writer, self._reader)
+        except StoreUnavailable:
+            self._closed = True  # nothing is mended that was never open
+            if self._mending is not None:
+                self._mending.cancel()
+            raise
         if not self._whole:
             note = f"queue database {self._connecting.path}: checked for {CHECK_SECONDS:g} s, not to its end"
             self._observe(Noted(Program.QMGR, note))

@@ -40,8 +40,10 @@ Look = Callable[[Path], Disk]
 
 
 def look_at(directory: Path) -> Disk:
-    """``statvfs``."""
+    """``statvfs``; a file system that does not know its size counts as one with room."""
     found = os.statvfs(directory)
+    if not found.f_blocks:
+        return Disk(free=1 << 62, read_only=bool(found.f_flag & os.ST_RDONLY))
     return Disk(free=found.f_bavail * found.f_frsize, read_only=bool(found.f_flag & os.ST_RDONLY))
 
 

@@ -266,6 +266,38 @@ async def test_some_places(tmp_path: Path, name: str) -> None:
     assert await everywhere(tmp_path, fault, lasting, range(start, 190, 17)) > 3
 
 
+async def test_a_start_on_a_failing_disk(vfs: JournalVfs) -> None:
+    """It is refused with a reason or it works; the next one finds everything."""
+    journal, path = vfs.journal, vfs.journal.root / "q"
+
+    async def started() -> SqliteStore:
+        return await SqliteStore.open(path, clock=lambda: T0, vfs=vfs.vfs_name, files=JournalFiles(journal))
+
+    store = await started()
+    await store.put(new("A1"), chunks(b"small"))
+    await store.put(new("A2"), chunks(b"large" * 50_000))
+    await store.close()
+    asked, refused = 1, 0
+    for at in range(200):
+        if at > asked:
+            break
+        journal.asked = 0
+        journal.trouble = lambda op, at=at: broken(op) if journal.asked == at + 1 else None  # type: ignore[misc] # a default
+        try:
+            store = await started()
+        except StoreUnavailable:
+            refused += 1
+        else:
+            await store.close()
+        asked = journal.asked
+        journal.trouble = lambda op: None
+        store = await started()
+        assert (await store.counts()).messages == 2
+        assert await read(store, "A2") == b"large" * 50_000
+        await store.close()
+    assert refused > 5
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", FAULTS)
 async def test_every_place(tmp_path: Path, name: str) -> None:

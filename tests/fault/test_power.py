@@ -116,9 +116,9 @@ async def recorded(
 
 
 async def broken_at(
-    ops: Sequence[Op], points: Sequence[int], directory: Path, seed: int | None = None
+    ops: Sequence[Op], points: Sequence[int], directory: Path, seed: int | None = None, *, any_will_do: bool = False
 ) -> list[tuple[int, str]]:
-    """What is not as promised after a power failure at each of these points."""
+    """What is not as promised after a power failure at each of these points, or at the first at which something is not."""
     directory.mkdir()
     found = []
     image, promises, done = Image(), Promises(), 0
@@ -133,6 +133,8 @@ async def broken_at(
         place.mkdir()
         image.write(place, None if seed is None else random.Random(seed * 100_000 + point))
         found += [(point, broken) for broken in await promises.broken_in(place / QUEUE)]
+        if found and any_will_do:
+            return found
     return found
 
 
@@ -169,7 +171,7 @@ KINDS: dict[str, Callable[[Op], bool]] = {
 async def test_without_a_kind_of_sync_it_is_red(ops: list[Op], tmp_path: Path, kind: str) -> None:
     kept = [op for op in ops if not KINDS[kind](op)]
     assert len(kept) < len(ops)
-    assert await broken_at(kept, sync_points(kept), tmp_path / "images")
+    assert await broken_at(kept, sync_points(kept), tmp_path / "images", any_will_do=True)
 
 
 @pytest.mark.parametrize("kind", ["the log's", "a spool file's", "the spool directory's"])
@@ -179,7 +181,8 @@ async def test_without_one_sync_it_is_red(ops: list[Op], tmp_path: Path, kind: s
     assert alone
     for index in alone[:: max(1, len(alone) // 3)]:
         kept = [op for at, op in enumerate(ops) if at != index]
-        assert await broken_at(kept, sync_points(kept), tmp_path / str(index)), f"not needed: {ops[index]}"
+        after = [point for point in sync_points(kept) if point >= index]
+        assert await broken_at(kept, after, tmp_path / str(index), any_will_do=True), f"not needed: {ops[index]}"
 
 
 def _rests_alone_on(ops: Sequence[Op], index: int, kind: str) -> bool:
@@ -187,17 +190,19 @@ def _rests_alone_on(ops: Sequence[Op], index: int, kind: str) -> bool:
     if kind == "a spool file's":
         return True
     following = next((at for at in range(index + 1, len(ops)) if KINDS[kind](ops[at])), len(ops))
-    promised = [op.mark.queue_id for op in ops[index:following] if isinstance(op.mark, Promised)]
-    if kind == "the log's":
-        return bool(promised)
     before = next((at for at in range(index - 1, -1, -1) if KINDS[kind](ops[at])), 0)
+    promised = [op.mark.queue_id for op in ops[index:following] if isinstance(op.mark, Promised) and not op.mark.ended]
+    if kind == "the log's":
+        # A promise is noted a little later than its sync: it rests on this one if its row was written just before.
+        written = b"".join(op.data for op in ops[before:index] if op.name == f"{QUEUE}-wal")
+        return any(queue_id.encode() in written for queue_id in promised)
     renamed = [Path(op.other).stem for op in ops[before:index] if op.kind == "rename"]
     return bool(set(renamed) & set(promised))
 
 
 async def test_with_synchronous_normal_it_is_red(tmp_path: Path) -> None:
     ops = await recorded(tmp_path / "run", synchronous="NORMAL")
-    assert await broken_at(ops, sync_points(ops), tmp_path / "images")
+    assert await broken_at(ops, sync_points(ops), tmp_path / "images", any_will_do=True)
 
 
 def test_an_image_holds_what_was_synced(tmp_path: Path) -> None:

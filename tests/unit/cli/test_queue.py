@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tarfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -333,3 +334,31 @@ def test_a_file_that_is_no_queue(tmp_path: Path) -> None:
     refused = queue("list", "--state-dir", tmp_path)
     assert refused.exit_code == 75
     assert "the queue cannot be read" in refused.output
+
+
+def test_backup_asks_the_running_relay(tmp_path: Path) -> None:
+    with running(tmp_path, entry("A1")):
+        done = queue("backup", tmp_path / "copy.tar", "--state-dir", tmp_path)
+        assert (done.exit_code, done.stdout) == (
+            0,
+            f"{tmp_path}/copy.tar: 1 messages, 0 of them in files of their own, 0.0 MiB.\n",
+        )
+        refused = queue("backup", tmp_path / "refused", "--state-dir", tmp_path)
+        assert (refused.exit_code, "is there already" in refused.stderr) == (1, True)
+
+
+def test_backup_without_a_relay(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    assert "there is no queue yet" in queue("backup", tmp_path / "copy.tar", "--state-dir", state).stderr
+    fill(state / "queue.sqlite", "A1", "A2")
+    done = queue("backup", tmp_path / "copy.tar", "--state-dir", state)
+    assert done.exit_code == 0, done.stderr
+    assert "2 messages" in done.stdout
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    with tarfile.open(tmp_path / "copy.tar") as archive:
+        archive.extractall(restored, filter="data")
+    listed = queue("list", "--json", "--state-dir", restored)
+    assert [json.loads(line)["queue_id"] for line in listed.stdout.splitlines()] == ["A1", "A2"]
+    assert queue("backup", tmp_path / "copy.tar", "--state-dir", state).exit_code == 1

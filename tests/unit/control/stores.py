@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 
 from relay.log.events import Observer
 from relay.mail.envelope import NULL_SENDER, Address, Client, Envelope, Message, QueueId, Recipient, RecipientId, Sender
 from relay.mail.names import Domain
 from relay.queue.acts import Act, Acted, Found, GroupBy, HoldRule, Tallied
 from relay.queue.administration import Administration
+from relay.queue.backup import BackedUp, BackupFailed
 from relay.queue.filter import Facts, Filter, matches
 from relay.queue.schedule import RetrySchedule
 from relay.queue.settle import Settler
@@ -157,7 +159,16 @@ def administration(
         clock=lambda: NOW,
         observe=observe,
         wake=wake,
+        backup=_no_backup,
     )
+
+
+async def _no_backup(target: Path) -> AsyncGenerator[BackedUp, None]:
+    """Goes as far as one message, for the tests of what asks for it."""
+    if target.name == "refused":
+        raise BackupFailed(f"{target} is there already")
+    yield BackedUp(0, 0, 10)
+    yield BackedUp(1, 0, 20)
 
 
 def _by_domain(address: Address, sender: Sender) -> str:

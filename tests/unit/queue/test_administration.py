@@ -48,6 +48,7 @@ class World:
             clock=self.clock,
             observe=self.told.append,
             wake=self.wake,
+            backup=store.backup,
         )
 
     def clock(self) -> datetime:

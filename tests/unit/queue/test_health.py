@@ -14,7 +14,7 @@ import pytest
 
 from relay.log.events import Event, StoreState, Warned
 from relay.queue.database import GENTLE_TRIES
-from relay.queue.health import LOG_ROOM, Disk, Trust, floor_of
+from relay.queue.health import LOG_ROOM, Disk, Trust, floor_of, look_at
 from relay.queue.integrity import quick_check
 from relay.queue.rows import number
 from relay.queue.spool import make_durably
@@ -294,6 +294,14 @@ async def test_a_read_only_file_system_is_told_as_a_full_one(world: World) -> No
 def test_the_floor() -> None:
     assert floor_of(10_240_000, 0) == 15_360_000 + LOG_ROOM
     assert floor_of(10_240_000, 20_000_000) == 20_000_000 + LOG_ROOM
+
+
+def test_looking_at_a_real_disk(tmp_path: Path) -> None:
+    disk = look_at(tmp_path)
+    assert disk.free > 0
+    assert not disk.read_only
+    if Path("/proc/self").exists():
+        assert look_at(Path("/proc")).free == 1 << 62, "a file system without a size is no full one"
 
 
 def test_trust_is_lost_once() -> None:
