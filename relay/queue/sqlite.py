@@ -31,6 +31,7 @@ from relay.queue.sqlite_acts import SqliteActs
 from relay.queue.store import (
     Head,
     Lease,
+    LeaseLost,
     LeaseToken,
     NewMessage,
     QueueCounts,
@@ -72,6 +73,7 @@ class SqliteStore:
         self._serial = 0
         # What takes back jobs of which nobody knows whether they are on the disk; their callers were told that they are not.
         self._unsaid: list[Callable[[apsw.Connection], None]] = []
+        self._in_doubt: set[LeaseToken] = set()
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -224,7 +226,19 @@ class SqliteStore:
 
         :raises LeaseLost: if the lease ended and somebody else took the delivery; nothing was written.
         """
-        settled = await self._commit(lambda connection: transactions.settle(connection, settlement))
+        token = settlement.lease.token
+        try:
+            settled = await self._commit(lambda connection: transactions.settle(connection, settlement))
+        except StoreUnavailable:
+            if self._database.trust.refusal is not None:
+                self._in_doubt.add(token)
+            raise
+        except LeaseLost:
+            # Unless it was this very settlement, which was in the log after all when the file was opened anew.
+            if token not in self._in_doubt:
+                raise
+            settled = await self._read(lambda connection: transactions.found_settled(connection, settlement))
+        self._in_doubt.discard(token)
         if settled.spool:
             with suppress(StoreUnavailable):  # it is settled all the same; the file is swept at the next start
                 await self._spool.remove(settled.spool)

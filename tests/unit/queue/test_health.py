@@ -19,7 +19,7 @@ from relay.queue.integrity import quick_check
 from relay.queue.rows import number
 from relay.queue.spool import make_durably
 from relay.queue.sqlite import SqliteStore
-from relay.queue.store import StoreUnavailable
+from relay.queue.store import LeaseLost, StoreUnavailable
 from tests.unit.queue.recording_vfs import PATIENCE, Record, RecordingFiles, RecordingVfs
 from tests.unit.queue.samples import SENT, T0, lease, new, put, read, settlement
 
@@ -170,6 +170,29 @@ async def test_a_disk_that_stays_broken_is_tried_again_and_told_once(world: Worl
             await asyncio.sleep(0.001)
     await put(store, new("A3"))
     assert [entry.message.queue_id for entry in await store.entries(limit=9)] == ["A1", "A3"]
+    await store.close()
+
+
+async def test_a_result_that_was_in_the_log_after_all_is_written_once(world: World) -> None:
+    """The commit failed at its sync, and the file had to be opened anew with its log: trying again finds it done."""
+    store = await world.open()
+    await put(store, new("A1"))
+    await put(store, new("A2", "one@a.example", "two@b.example"))
+    held = await lease(store)
+    world.vfs.sync_failure = apsw.IOError("disk I/O error")
+    with pytest.raises(StoreUnavailable):
+        await store.settle(settlement(held[0], SENT))
+    world.may_try.set()
+    async with asyncio.timeout(PATIENCE):
+        while world.tries < GENTLE_TRIES + 3:
+            await asyncio.sleep(0.001)
+    world.vfs.sync_failure = None
+    await world.until_well(store)
+    assert [entry.message.queue_id for entry in await store.entries(limit=9)] == ["A2"], "it stood whole in the log"
+    assert await store.settle(settlement(held[0], SENT))
+    with pytest.raises(LeaseLost):
+        await store.settle(settlement(held[0], SENT))
+    assert not await store.settle(settlement(held[1], SENT))
     await store.close()
 
 
