@@ -74,7 +74,7 @@ async def open_relay(
         held = await building.open_queue()
         await building.open_ledger()
         reloader = Reloader(config, reread or (lambda: config), source, take=building.take, observe=building.observe)
-        building.rules = reloader.first()
+        building.rules = await asyncio.to_thread(reloader.first)  # large maps take seconds
         await building.open_names(root_hints)
         building.open_delivery()
         stack.push_async_callback(_end_tasks, building.worker, _begin_tasks(building, reloader))

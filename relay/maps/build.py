@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from relay.maps.cidr import read_cidr
+from relay.maps.file import FileTable
+from relay.maps.inplace import read_inline, read_static
 from relay.maps.notation import BadNotation, MapSpec
 from relay.maps.patterns import read_patterns
 from relay.maps.table import KeyReader, LookupTable, fold
-from relay.maps.text import read_inline, read_static, read_text
 
 __all__ = ["BadNotation", "MapSpec", "build_table"]
 
@@ -28,4 +29,4 @@ def build_table(spec: MapSpec, text: str = "", *, read_key: KeyReader = fold) ->
         case "regexp" | "pcre":
             return read_patterns(text, spec.name, spec.type)
         case _:
-            return read_text(text, spec.name, read_key)
+            return FileTable(text, spec.name, read_key)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from relay.maps.comments import NO_COMMENT, Comment, attribute_comments
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +27,39 @@ class LogicalLine:
 def logical_lines(text: str) -> Iterator[LogicalLine]:
     """Join continuation lines; comments and blank lines count for nothing, also between them (readlline.c)."""
     comments = attribute_comments(text)
-    number, parts = 0, list[str]()
-    for position, line in enumerate(text.split("\n"), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if not line[0].isspace() and parts:
-            yield LogicalLine(number, "".join(parts), comments.get(number, NO_COMMENT))
-            parts = []
-        number = number if parts else position
-        parts.append(line)
-    if parts:
-        yield LogicalLine(number, "".join(parts), comments.get(number, NO_COMMENT))
+    for number, _, line in spans(text):
+        yield LogicalLine(number, line, comments.get(number, NO_COMMENT))
 
 
-def fault_of(line: LogicalLine) -> str:
-    """Why a line can be no entry of any table, whatever it says; empty if it can."""
-    if any("\ud800" <= character <= "\udfff" for character in line.text):
+def spans(text: str, start: int = 0, number: int = 1) -> Iterator[tuple[int, int, str]]:
+    """The same, one at a time from somewhere on: number of the first line, where it begins, and all of it joined.
+
+    :param start: the beginning of a line.
+    :param number: of that line.
+    """
+    begun, place, joined = 0, 0, ""
+    size = len(text)
+    while start < size:
+        end = text.find("\n", start)
+        end = size if end < 0 else end
+        line = text[start:end]
+        bare = line.lstrip()
+        if bare and bare[0] != "#":
+            if joined and bare is not line and line[0].isspace():
+                joined += line
+            else:
+                if joined:
+                    yield begun, place, joined
+                begun, place, joined = number, start, line
+        start, number = end + 1, number + 1
+    if joined:
+        yield begun, place, joined
+
+
+def fault_of(text: str) -> str:
+    """Why a logical line can be no entry of any table, whatever it says; empty if it can."""
+    if not text.isascii() and _SURROGATE.search(text):
         return "non-UTF-8 input"  # the line itself may hold a password
-    if line.text[0].isspace():
+    if text[0].isspace():
         return "logical line must not start with whitespace"
     return ""

@@ -63,6 +63,9 @@ class MapSpec:
 
 def tokens(text: str, separators: str = " \t\r\n,") -> Iterator[str]:
     """Cut at white space and commas that stand outside braces (postfix mystrtok.c, mystrtokq)."""
+    if "{" not in text:
+        yield from filter(None, re.split(f"[{re.escape(separators)}]", text))
+        return
     word, depth = "", 0
     for character in text:
         if depth == 0 and character in separators:

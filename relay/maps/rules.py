@@ -164,7 +164,7 @@ def _in_order(problems: Iterable[MapProblem]) -> list[MapProblem]:
 def _step(
     line: LogicalLine, place: str, read_rule: Callable[[str], Remarked[C]], read_condition: Callable[[str], C]
 ) -> tuple[Step[C], tuple[str, ...]]:
-    fault = fault_of(line)
+    fault = fault_of(line.text)
     if fault:
         raise BadNotation(fault)
     text = line.text.strip()

@@ -109,6 +109,9 @@ class LookupTable(Protocol):
     def keys(self) -> Collection[str]:
         """Every key that is compared as it stands; none in tables that do not compare keys."""
 
+    def may_say(self, word: str) -> bool:
+        """Whether a row could have a word (lower case) in it; if not, nobody needs to look for it."""
+
     def __len__(self) -> int:
         """How many entries it has."""
 

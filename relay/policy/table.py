@@ -9,12 +9,14 @@ The laws:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from relay.mail.names import BadName, Domain, NextHop
+from relay.mail.names import MAX_NAME_OCTETS, BadName, Domain, NextHop
 from relay.maps.build import MapSpec, build_table
 from relay.maps.cidr import CidrTable
+from relay.maps.comments import Comment
 from relay.maps.notation import has_references
 from relay.maps.table import Failed, Found, LookupTable, MapProblem, Missing
 from relay.policy.attributes import ParsedPolicy, parse_policy
@@ -22,6 +24,10 @@ from relay.policy.level import Level
 from relay.policy.policy import NO_END, Entry, MalformedEntry, MapEntry, NoEntry, Rule
 
 _SHOWN = 200
+_REMEMBERED = 10_000
+_PLAIN = re.compile(
+    r"\.?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII
+)
 _SAMPLE = "example.com"  # stands for what a pattern matched (RFC 2606 section 3)
 
 AnchorFault = Callable[[str], str]
@@ -83,7 +89,7 @@ class PolicyTable:
 
     def that_end(self) -> Iterator[tuple[str, MapEntry]]:
         """The entries with ``until=``, with their keys; empty for a pattern, whose key is only known in a look-up."""
-        for row in self.source.rows():
+        for row in self.source.rows() if self.source.may_say("until") else ():
             # An entry is made when it is asked for; in a large map few have the word in them.
             if isinstance(row.answer, Found) and "until" in f"{row.answer.value} {row.answer.note.text}".lower():
                 entry = self.read(row.key or _SAMPLE, row.answer).entry
@@ -182,19 +188,23 @@ def policy_table(source: LookupTable, *, base: str = "", anchor_fault: AnchorFau
     anchors: dict[str, str] = {}
     table = PolicyTable(source, base)
     problems = list(source.problems)
+    faultless: set[tuple[str, Comment]] = set()  # what has been read without a word to be said of it
     if isinstance(source, CidrTable) and len(source):
         text = "no next-hop is ever found in a cidr: map: addresses stand in brackets there"
         problems.append(MapProblem(f"{source.name}:1", text, is_error=True))
     for row in source.rows():
-        if isinstance(row.answer, Failed):
-            continue  # a problem of the source already
+        if isinstance(row.answer, Failed) or (row.answer.value, row.answer.note) in faultless:
+            continue  # a problem of the source already, or none
         sampled = has_references(row.answer.value) and not row.key
         answer = replace(row.answer, value=_with_sample(row.answer.value)) if sampled else row.answer
         parsed = table.read(row.key or _SAMPLE, answer)
-        if isinstance(parsed.entry, MapEntry) and not sampled:
+        if isinstance(parsed.entry, MapEntry) and parsed.entry.tafiles and not sampled:
             anchors.update({one: anchor_fault(one) for one in parsed.entry.tafiles if one not in anchors})
             parsed = replace(table, anchors=anchors).read(row.key or _SAMPLE, answer)
-        problems += _problems(row.key, row.answer.place, parsed, sampled=sampled)
+        found = tuple(_problems(row.key, row.answer.place, parsed, sampled=sampled))
+        if not found and len(faultless) < _REMEMBERED:
+            faultless.add((row.answer.value, row.answer.note))
+        problems += found
     return PolicyTable(source, base, anchors, tuple(problems))
 
 
@@ -220,6 +230,8 @@ def _matches_nobody(entry: MapEntry | MalformedEntry) -> bool:
 
 def read_key(written: str) -> tuple[str, str]:
     """The key as look-ups ask for it, and what is wrong with it if none ever will."""
+    if len(written) <= MAX_NAME_OCTETS and _PLAIN.fullmatch(written):
+        return written, ""  # what reading it as a name would come to, only sooner
     key = written.lower()
     below = key.startswith(".")
     try:

@@ -1,12 +1,11 @@
-"""Tables of literal keys: map files of ``key whitespace value``, ``inline:`` and ``static:``. Pure."""
+"""Tables that stand in place of a file: ``inline:`` and ``static:``. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from relay.maps.comments import Comment
-from relay.maps.lines import LogicalLine, fault_of, logical_lines
+from relay.maps.file import problems_of, twice
 from relay.maps.notation import BadNotation, outer_braces, pairs
 from relay.maps.table import MISSING, Answer, Failed, Found, KeyReader, MapProblem, Row
 
@@ -31,6 +30,10 @@ class KeyedTable:
     def keys(self) -> Collection[str]:
         """Every key."""
         return self.entries.keys()
+
+    def may_say(self, _word: str) -> bool:
+        """It is soon looked through."""
+        return True
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -63,28 +66,12 @@ class StaticTable:
         """None: it compares nothing."""
         return ()
 
+    def may_say(self, _word: str) -> bool:
+        """It is soon looked through."""
+        return True
+
     def __len__(self) -> int:
         return 1
-
-
-def read_text(text: str, name: str, read_key: KeyReader) -> KeyedTable:
-    """Read a map file.
-
-    A line that cannot be understood keeps its key, and looking that up fails; Postfix would drop the line, and a wider
-    key or the default would apply.
-
-    :param text: the content; octets that are no UTF-8 as surrogates (``errors="surrogateescape"``).
-    """
-    return _keyed(name, (_entry(line, name, read_key) for line in logical_lines(text)))
-
-
-def _entry(line: LogicalLine, name: str, read_key: KeyReader) -> tuple[str, Found | Failed, str]:
-    written, value = [*line.text.split(maxsplit=1), ""][:2]
-    value = value.rstrip()
-    key, never = read_key(written)
-    place = f"{name}:{line.number}"
-    fault = fault_of(line) or ("" if value else "expected format: key whitespace value")
-    return key, Failed(fault, place) if fault else Found(value, place, line.note), never
 
 
 def read_inline(argument: str, name: str, read_key: KeyReader) -> KeyedTable:
@@ -116,27 +103,9 @@ def _keyed(name: str, read: Iterable[tuple[str, Found | Failed, str]]) -> KeyedT
     entries: dict[str, Found | Failed] = {}
     problems: list[MapProblem] = []
     for key, entry, never in read:
-        if never:
-            problems.append(MapProblem(entry.place, never, is_error=True))
-        if isinstance(entry, Failed):
-            problems.append(MapProblem(entry.place, f"{key}: {entry.reason}", is_error=True))
+        problems += problems_of(key, entry, never)
         earlier = entries.setdefault(key, entry)
         if earlier is not entry:
-            entries[key], problem = _duplicate(key, earlier, entry)
+            entries[key], problem = twice(key, earlier, entry)
             problems.append(problem)
     return KeyedTable(name, entries, tuple(problems))
-
-
-def _duplicate(key: str, earlier: Found | Failed, later: Found | Failed) -> tuple[Found | Failed, MapProblem]:
-    """The same key twice: harmless if both lines say the same, else nobody knows which was meant.
-
-    Postfix's texthash refuses the whole table then and every look-up fails; here only this key is deferred.
-    """
-    text = f'duplicate entry: "{key}" (first at {earlier.place})'
-    if isinstance(earlier, Found) and isinstance(later, Found) and _said(earlier) == _said(later):
-        return earlier, MapProblem(later.place, text, is_error=False)
-    return Failed(text, later.place), MapProblem(later.place, text, is_error=True)
-
-
-def _said(entry: Found) -> tuple[list[str], Comment]:
-    return entry.value.split(), entry.note
