@@ -117,7 +117,7 @@ class Rules(Generic[C]):
             if isinstance(step, Broken):
                 yield Row("", Failed(step.reason, step.place))
             elif isinstance(step, Answering):
-                yield Row("", Found(fill(step.result, "${}".format), step.place, step.note))
+                yield Row("", Found(fill(step.result, "${{{}}}".format), step.place, step.note))
 
 
 def _filled(step: Answering[C], groups: Groups) -> Found | Failed:

@@ -67,6 +67,7 @@ class _Draft:
     warnings: list[str] = field(default_factory=list)
     until: date = NO_END
     audit: Level = Level.NONE
+    mx_patterns: list[str] = field(default_factory=list)
 
 
 def parse_policy(text: str, *, key: str, rule: Rule, base: str, comment: Comment = NO_COMMENT) -> ParsedPolicy:
@@ -94,6 +95,7 @@ def parse_policy(text: str, *, key: str, rule: Rule, base: str, comment: Comment
             servername=draft.once.get("servername", ""),
         ),
         policy_failure=draft.once.get("policy_failure", ""),
+        mx_patterns=tuple(dict.fromkeys(draft.mx_patterns)) if draft.once.get("policy_type") == "sts" else (),
         until=draft.until,
         audit=draft.audit,
     )
@@ -205,6 +207,7 @@ def _apply_tafile(draft: _Draft, name: str, value: str) -> None:
 def _apply_external(draft: _Draft, name: str, value: str) -> None:
     attribute = name.lower()
     allowed = {"policy_type": _POLICY_TYPES, "policy_failure": _POLICY_FAILURES}.get(attribute, ())
+    value = value.lower() if allowed else value  # postfix name_code.c compares without case
     if allowed and value not in allowed:
         raise _Malformed(f'attribute "{name}" has an unexpected value: "{value}"')
     if attribute == "policy_ttl" and not re.fullmatch(r"\d{1,18}", value, re.ASCII):
@@ -277,7 +280,12 @@ def parse_audit_level(text: str, *, fingerprints: bool = False) -> Level:
 
 
 def _accept(_draft: _Draft, _name: str, _value: str) -> None:
-    """``policy_string`` and ``mx_host_pattern``: any text, for reports only."""
+    """``policy_string``: any text, for reports only."""
+
+
+def _apply_mx_host_pattern(draft: _Draft, _name: str, value: str) -> None:
+    """``mx_host_pattern``: any text; one that is no pattern fits no host."""
+    draft.mx_patterns.append(value.lower())
 
 
 _READERS: dict[str, Callable[[_Draft, str, str], None]] = {
@@ -290,7 +298,7 @@ _READERS: dict[str, Callable[[_Draft, str, str], None]] = {
     "connection_reuse": _check_yes_or_no,
     "enable_rpk": _check_yes_or_no,
     "policy_string": _accept,
-    "mx_host_pattern": _accept,
+    "mx_host_pattern": _apply_mx_host_pattern,
     "policy_ttl": _apply_external,
     "policy_type": _apply_external,
     "policy_domain": _apply_external,

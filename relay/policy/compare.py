@@ -140,7 +140,7 @@ def _essence_of_hop(next_hop: NextHop) -> NextHop:
 
 def wider(before: Entry, after: Entry, next_hop: NextHop, defaults: Defaults) -> tuple[str, ...]:
     """What ``after`` accepts, at the same level, in addition to all that ``before`` accepts; empty if nothing."""
-    found: dict[str, None] = {}
+    found = dict.fromkeys(_wider_patterns(before, after))
     for _, old, new in _decisions(before, after, next_hop, defaults):
         if isinstance(old, TlsPolicy) and isinstance(new, TlsPolicy) and new.level.uses_tls:
             if old.level is new.level or (old.level.is_pkix and new.level.is_pkix):
@@ -179,6 +179,8 @@ def sample_next_hop(key: str, taken: frozenset[str] = frozenset()) -> NextHop:
 def _decisions(
     before: Entry, after: Entry, next_hop: NextHop, defaults: Defaults
 ) -> Iterator[tuple[_Situation, Decision, Decision]]:
+    # Which hosts a policy names has its own comparison: here the host is one of them.
+    before, after = (replace(one, mx_patterns=()) if isinstance(one, MapEntry) else one for one in (before, after))
     # Both sides are to be weighed as they stand, not as they fare on the day that a resolver fails.
     defaults = replace(defaults, degrade_without_validation=False)
     for situation in _situations(next_hop):
@@ -227,6 +229,15 @@ def _guarantee(decision: Decision, situation: _Situation) -> Guarantee:
 
 def _word(decision: Decision) -> str:
     return "no delivery" if isinstance(decision, Withheld) else decision.level.word
+
+
+def _wider_patterns(before: Entry, after: Entry) -> Iterator[str]:
+    if isinstance(before, MapEntry) and isinstance(after, MapEntry) and before.mx_patterns:
+        added = [pattern for pattern in after.mx_patterns if pattern not in before.mx_patterns]
+        if not after.mx_patterns:
+            yield f"accepts MX hosts that do not fit {', '.join(before.mx_patterns)}"
+        elif added:
+            yield f"accepts MX hosts that fit {', '.join(added)}"
 
 
 def _wider_proof(old: TlsPolicy, new: TlsPolicy) -> Iterator[str]:

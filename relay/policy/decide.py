@@ -42,6 +42,7 @@ from relay.policy.stake import entry_in_force, misunderstood, nameless, own_name
 from relay.sasl.credentials import AtStake, BadCredentials, NoCredentials, Stake
 
 TLS_POLICY_FAILURE = EnhancedStatus(4, 7, 5)
+_NO_HOST = EnhancedStatus(4, 3, 0)
 
 
 def decide(facts: PolicyFacts) -> Decision:
@@ -150,6 +151,8 @@ def _decide(entry: MapEntry, facts: PolicyFacts) -> Decision:
             if not entry.fingerprints:
                 return _misconfigured(entry, "at least one fingerprint to match", "none configured")
             return _policy(entry, facts, entry.level, why=(source,))
+        case Level.VERIFY | Level.SECURE if entry.mx_patterns and entry.match:
+            return _decide_sts(entry, facts, source)
         case Level.VERIFY | Level.SECURE:
             names = _expand(entry.match or _default_match(entry.level, facts.defaults), facts.host)
             if not names:
@@ -161,6 +164,31 @@ def _decide(entry: MapEntry, facts: PolicyFacts) -> Decision:
             raise AssertionError("halfdane is a result and cannot be asked for")
         case _:
             assert_never(entry.level)
+
+
+def _decide_sts(entry: MapEntry, facts: PolicyFacts, source: str) -> Decision:
+    """An MTA-STS policy in a line: the host must be one of the policy's and prove its own name.
+
+    RFC 8461 section 4.1; postfix smtp_tls_policy.c, smtp_tls_authorize_mx_hostname (3.11, smtp_tls_enforce_sts_mx_patterns).
+    """
+    host = facts.host.host
+    if not isinstance(host, Domain) or not any(fits_mx_pattern(host, pattern) for pattern in entry.mx_patterns):
+        return Withheld(
+            status=_NO_HOST,
+            text="server unavailable or unable to receive mail",
+            expected=f"an MX host that fits {', '.join(entry.mx_patterns)}",
+            found=str(host),
+            rule=entry.rule,
+            asked=entry.level,
+            warning=f"MX name '{host}' does not match STS MX pattern for '{facts.host.next_hop.host}'",
+        )
+    return _policy(entry, facts, entry.level, names=(LiteralName(host),), why=(source,))
+
+
+def fits_mx_pattern(host: Domain, pattern: str) -> bool:
+    """Whether a host is one that a pattern of an MTA-STS policy means: itself, or ``*.`` and all but one label."""
+    _, _, parent = host.name.partition(".")
+    return host.name == pattern or (pattern.startswith("*.") and bool(parent) and parent == pattern[2:])
 
 
 def _decide_dane(entry: MapEntry, facts: PolicyFacts, source: str) -> Decision:

@@ -52,6 +52,7 @@ class Applied:
     exclude: str = ""
     servername: str = ""
     policy_failure: str = ""
+    mx_host_pattern: tuple[str, ...] = ()
     until: str = ""
     audit: str = ""
     warning: str = ""
@@ -167,6 +168,7 @@ class _Side:
                     exclude=parameters.exclude or "",
                     servername=parameters.servername,
                     policy_failure=entry.policy_failure,
+                    mx_host_pattern=entry.mx_patterns,
                     until="" if entry.until == NO_END else str(entry.until),
                     audit=entry.audit.word if entry.audit.uses_tls else "",
                 )

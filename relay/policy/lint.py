@@ -19,6 +19,7 @@ from relay.mail.names import BadName, Domain, NextHop
 from relay.maps.comments import MARK
 from relay.maps.lines import logical_lines
 from relay.maps.notation import tokens
+from relay.maps.table import Found
 from relay.policy.attributes import OURS
 from relay.policy.compare import lesser_guarantees, names_accepted, sample_next_hop, versions_allowed
 from relay.policy.exceptions import ending_lines, endings, misplaced
@@ -146,6 +147,7 @@ class _Linter:
             yield Remark(problem.place, Check.ENTRY, problem.text, problem.is_error)
         yield from (each for each in self._of_endings if each.place.rpartition(":")[0] == linted.table.name)
         attributes, written = _attributes(linted)
+        yield from self._of_patterns(linted.table, attributes)
         for key, entry in linted.table.entries.items():
             place = entry.rule.place
             yield from self._of_key(position, key, entry, written.get(place, key))
@@ -156,9 +158,12 @@ class _Linter:
     def _of_key(self, position: int, key: str, entry: MapEntry | MalformedEntry, written: str) -> Iterator[Remark]:
         place = entry.rule.place
         for earlier in self._tables.tables[:position]:
-            if key in earlier.entries:
-                first = earlier.entries[key].rule.place
-                yield Remark(place, Check.SHADOWED, f"{key}: never used: {first} has the same key and is tried first")
+            found = earlier.lookup(key)
+            if found is not None:
+                text = f"{key}: never used: {found.rule.place} has the same key and is tried first"
+                if key not in earlier.entries:
+                    text = f"{key}: never used: {found.rule.place} answers this key too and is tried first"
+                yield Remark(place, Check.SHADOWED, text)
                 break
         unreachable = self._unreachable(key)
         if unreachable:
@@ -166,6 +171,22 @@ class _Linter:
         if written.lower() != key:
             text = f'{key}: written "{written}", which Postfix compares as it stands and does not read as {key}'
             yield Remark(place, Check.POSTFIX, text)
+
+    def _of_patterns(self, table: PolicyTable, attributes: Mapping[str, tuple[str, ...]]) -> Iterator[Remark]:
+        """What can be said of lines without knowing for whom they hold."""
+        next_hop = NextHop.parse("example.com", default_port=25)
+        for entry in table.unkeyed():
+            if isinstance(entry, MalformedEntry):
+                continue
+            place, whom = entry.rule.place, "whatever it matches"
+            yield from _of_attributes(place, whom, attributes.get(place, ()))
+            lesser = lesser_guarantees(NoEntry(), entry, next_hop, self._around.defaults)
+            if lesser and entry.until == NO_END:
+                text = f"{whom}: weaker than what {self._around.defaults.level_rule} says: {'; '.join(lesser)}"
+                yield Remark(place, Check.WEAKER, text)
+            yield from self._anchors(whom, entry)
+            yield from self._fingerprints(whom, entry)
+            yield from _protocols(whom, entry)
 
     def _unreachable(self, key: str) -> str:
         """Why no next-hop ever asks for the key, if that is so."""
@@ -230,15 +251,15 @@ class _Linter:
     def _without(self, key: str, next_hop: NextHop) -> Entry:
         """What would apply to a next-hop if the key were in no table."""
         for other in lookup_keys(next_hop):
-            if other != key:
-                for table in self._tables.tables:
-                    if other in table.entries:
-                        return table.entries[other]
+            for table in self._tables.tables:
+                entry = table.lookup(other) if other != key or key not in table.entries else None
+                if entry is not None:
+                    return entry
         return NoEntry()
 
     def _match(self, key: str, entry: MapEntry, next_hop: NextHop) -> Iterator[Remark]:
         defaults = self._around.defaults
-        if not entry.level.is_pkix or not entry.match:
+        if not entry.level.is_pkix or not entry.match or entry.mx_patterns:
             return
         if set(names_accepted(entry, next_hop, defaults)) == set(
             names_accepted(replace(entry, match=()), next_hop, defaults)
@@ -298,13 +319,15 @@ def _of_endings(tables: PolicyTables, around: Surroundings) -> Iterator[Remark]:
 def _attributes(linted: LintedMap) -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, str]]:
     """The names of the attributes of each line, lower case, and its key as written, by ``FILE:LINE``."""
     found: dict[str, tuple[str, ...]] = {}
-    keys: dict[str, str] = {}
-    for line in logical_lines(linted.text):
-        key, value = [*line.text.split(maxsplit=1), ""][:2]
-        names = (word.strip("{ \t").partition("=")[0].strip().lower() for word in tokens(value) if "=" in word)
-        place = f"{linted.table.name}:{line.number}"
-        found[place], keys[place] = tuple(dict.fromkeys(names)), key
-    return found, keys
+    for row in linted.table.source.rows():
+        if isinstance(row.answer, Found):
+            words = (word for word in tokens(row.answer.value) if "=" in word)
+            names = (word.strip("{ \t").partition("=")[0].strip().lower() for word in words)
+            found[row.answer.place] = tuple(dict.fromkeys(names))
+    if not linted.table.source.keys():
+        return found, {}
+    name = linted.table.name
+    return found, {f"{name}:{line.number}": line.text.split(maxsplit=1)[0] for line in logical_lines(linted.text)}
 
 
 def _of_attributes(place: str, key: str, names: tuple[str, ...]) -> Iterator[Remark]:

@@ -99,6 +99,8 @@ class MapEntry:
     :param match: names at verify and secure, as written and in order; empty takes the level's default.
     :param fingerprints: digests at level fingerprint, lower-case hexadecimal without colons.
     :param tafiles: PEM files that replace the CA store.
+    :param mx_patterns: of an MTA-STS policy (``policy_type=sts mx_host_pattern=``), lower case; where there are any besides
+        ``match``, hosts must fit one and prove their own name, whatever ``match`` says.
     :param policy_failure: why a plug-in wants every certificate refused (``policy_failure=``), empty if it does not.
     :param until: the last day (UTC) on which the line holds (``until=``).
     :param otherwise: what applies to the next-hop without this line; looked up only for a line that ends.
@@ -113,6 +115,7 @@ class MapEntry:
     tafiles: tuple[str, ...] = ()
     parameters: TlsParameters = field(default_factory=TlsParameters)
     policy_failure: str = ""
+    mx_patterns: tuple[str, ...] = ()
     until: date = NO_END
     otherwise: MapEntry | MalformedEntry | NoEntry = NoEntry()
     audit: Level = Level.NONE

@@ -87,6 +87,12 @@ class PolicyTable:
         """The entries of keys that are compared as they stand, made as they are asked for."""
         return _Entries(self)
 
+    def unkeyed(self) -> Iterator[MapEntry | MalformedEntry]:
+        """The entries of patterns and of ``static:``, but for those whose text depends on what a pattern matches."""
+        for row in self.source.rows():
+            if not row.key and not (isinstance(row.answer, Found) and has_references(row.answer.value)):
+                yield self.read(_SAMPLE, row.answer).entry
+
     def that_end(self) -> Iterator[tuple[str, MapEntry]]:
         """The entries with ``until=``, with their keys; empty for a pattern, whose key is only known in a look-up."""
         for row in self.source.rows() if self.source.may_say("until") else ():

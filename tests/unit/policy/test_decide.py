@@ -341,3 +341,29 @@ def test_every_decision_keeps_the_administrators_word(
         allowed = {Level.MAY, Level.ENCRYPT, Level.HALFDANE, Level.DANE} if asked is Level.DANE else {asked}
         assert decision.level in allowed
         assert bool(decision.names) == (decision.level.is_dane or decision.level.is_pkix)
+
+
+@pytest.mark.parametrize(
+    ("host", "patterns", "fits"),
+    [
+        ("mx1.example.net", ("mx1.example.net",), True),
+        ("mx1.example.net", ("*.example.org", "*.example.net"), True),
+        ("a.mx1.example.net", ("*.example.net",), False),
+        ("example.net", ("*.example.net",), False),
+        ("mx2.example.net", ("mx1.example.net",), False),
+        ("mx1.example.net", ("",), False),
+    ],
+)
+def test_hosts_of_an_sts_policy_in_a_line(host: str, patterns: tuple[str, ...], fits: bool) -> None:
+    entry = replace(entry_at(Level.SECURE), match=(LiteralName(Domain("x.example")),), mx_patterns=patterns)
+    facts = HostFacts(
+        next_hop=NextHop.parse("example.com", default_port=25), host=Domain(host), had_mx=True, mx_secure=False
+    )
+    got = decide(PolicyFacts(entry=entry, host=facts, defaults=DEFAULTS))
+    if fits:
+        assert isinstance(got, TlsPolicy)
+        assert got.names == (LiteralName(Domain(host)),)  # its own name, whatever match= says
+    else:
+        assert isinstance(got, Withheld)
+        assert (str(got.status), got.text) == ("4.3.0", "server unavailable or unable to receive mail")
+        assert got.warning == f"MX name '{host}' does not match STS MX pattern for 'example.com'"

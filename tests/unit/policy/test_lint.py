@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail.names import NextHop
+from relay.maps.build import MapSpec, build_table
 from relay.policy.level import Level
 from relay.policy.lint import Check, LintedMap, Remark, Surroundings, lint
 from relay.policy.policy import Defaults, Rule
-from relay.policy.table import parse_table
+from relay.policy.table import parse_table, policy_table
 from relay.sasl.passwords import CredentialTables, parse_passwords
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -346,3 +347,32 @@ def test_an_audit_of_the_line_s_own_level_has_no_effect() -> None:
     remark = next(iter(of("#: audit=secure\nexample.com secure\n")))
     assert (remark.check, remark.text) == (Check.NO_EFFECT, "example.com: audit=secure is the line's own level")
     assert of("#: audit=dane\nexample.com secure\n") == ()
+
+
+UNDER_DANE = Surroundings(defaults=Defaults(level=Level.DANE, level_rule=Rule("relay.toml:3")), now=NOW)
+
+
+def test_patterns_and_what_they_cover_up() -> None:
+    maps = [
+        LintedMap(parse_table("/^a\\./ may enable_rpk=yes\n/(b)/ $1\n/c/ secrue\n", "one", kind="pcre"), ""),
+        LintedMap(parse_table("a.example secure\n.d.example secure\n", "two"), "a.example secure\n.d.example secure\n"),
+    ]
+    remarks = [str(remark) for remark in lint(maps, UNDER_DANE)]
+    assert remarks[0].startswith("one:1: advice: whatever it matches: enable_rpk has no effect here")
+    assert any(remark.startswith("one:1: advice: whatever it matches: weaker than what") for remark in remarks)
+    assert any(
+        remark.startswith("one:2: advice: if example.com is what the pattern matched: invalid") for remark in remarks
+    )
+    assert 'one:3: error: invalid security level "secrue"' in remarks
+    assert "two:1: advice: a.example: never used: one:1 answers this key too and is tried first" in remarks
+    assert not any(remark.startswith("two:2") for remark in remarks)
+
+
+def test_a_static_map_covers_up_all_that_follows() -> None:
+    source = build_table(MapSpec.parse("static:dane"))
+    maps = [
+        LintedMap(policy_table(source), ""),
+        LintedMap(parse_table("a.example secure\n", "two"), "a.example secure\n"),
+    ]
+    (remark,) = lint(maps, UNDER_DANE)
+    assert "never used: static:...:1 answers this key too" in remark.text

@@ -342,3 +342,9 @@ def test_a_known_key_never_disappears(policy: str) -> None:
 def test_an_entry_never_has_another_level_than_its_first_word(word: str, rest: str) -> None:
     entry = parse_table(f"example.com {word} {' '.join(rest.split())}\n", "m").entries["example.com"]
     assert isinstance(entry, MalformedEntry) or entry.level.word == word
+
+
+def test_patterns_of_an_sts_policy() -> None:
+    line = "secure match=a.example Policy_Type=STS mx_host_pattern=*.A.example mx_host_pattern=b.example"
+    assert good(line).mx_patterns == ("*.a.example", "b.example")
+    assert good("secure policy_type=no-policy-found mx_host_pattern=b.example").mx_patterns == ()
