@@ -52,7 +52,15 @@ _GROUPS: tuple[tuple[frozenset[str], str, str], ...] = (
             "Attributes beside none are told when the map is loaded, by `check` and by policy lint; Postfix says so at each"
             " delivery."
         ),
-        "m030 m031",
+        "m030",
+    ),
+    (
+        _SENT - {"session"},
+        (
+            "What is no attribute at all could be a mistyped until=, and then the line would hold for ever: malformed, at"
+            " none too. Postfix reads no attribute there."
+        ),
+        "m031",
     ),
     (_WORDS, "We say which key stands twice, and where.", "c001"),
     (
