@@ -110,7 +110,12 @@ def diff_command(
         raise click.UsageError("--against queue needs -c FILE, to know whose queue")
     config = _configuration(path)
     queued = tuple(_queued(path)) if against else ()
-    changes = diff(_read_maps([old]), _read_maps([new]), policy_defaults(config), queued, now=datetime.now(UTC))
+    before, after = _read_maps([old]), _read_maps([new])
+    for table in (*before.tables, *after.tables):
+        if len(table.source) and not table.source.keys():
+            about = "names no destinations; only those of the other map and of the queue (--against queue) are compared"
+            click.echo(one_line(f"{table.name}: {about}"), err=True)
+    changes = diff(before, after, policy_defaults(config), queued, now=datetime.now(UTC))
     for change in changes:
         if as_objects:
             click.echo(json.dumps(_change_object(change)))

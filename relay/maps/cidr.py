@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from relay.maps.notation import BadNotation
-from relay.maps.rules import Remarked, Rules, no_groups, read_rules, signs
+from relay.maps.rules import RuleRead, Rules, no_groups, read_rules, signs
 from relay.maps.table import MISSING, Answer, MapProblem, Row
 
 _SHOWN = 80
@@ -71,13 +71,13 @@ def read_cidr(text: str, name: str) -> CidrTable:
     return CidrTable(name, read_rules(text, name, read_rule=_read_rule, read_condition=_read_network))
 
 
-def _read_rule(line: str) -> Remarked[Network]:
+def _read_rule(line: str) -> RuleRead[Network]:
     negated, rest = signs(line)
     written, value = [*rest.split(maxsplit=1), "", ""][:2]
     network = _network(written, negated=negated)
     if not value:
         raise BadNotation("no lookup result")
-    return network, (value,), ()
+    return network, (value,)
 
 
 def _read_network(text: str) -> Network:

@@ -33,13 +33,11 @@ class Translated:
     """An expression for the ``regex`` library.
 
     :param on: flags that the expression itself turns on, out of ``imsx``; ``off`` those it turns off.
-    :param remarks: what its author may have meant otherwise.
     """
 
     text: str
     on: str = ""
     off: str = ""
-    remarks: tuple[str, ...] = ()
 
 
 def from_posix(text: str) -> Translated:
@@ -48,14 +46,11 @@ def from_posix(text: str) -> Translated:
     :raises BadNotation: if POSIX leaves undefined what it means, or if it has what this relay does not understand.
     """
     out: list[str] = []
-    remarks: list[str] = []
     position, repeatable = 0, False
     while position < len(text):
         character = text[position]
         if character == "\\":
-            piece, remark = _posix_escape(text[position : position + 2])
-            out.append(piece)
-            remarks += [remark] if remark else []
+            out.append(_posix_escape(text[position : position + 2]))
             position, repeatable = position + 2, True
         elif character == "[":
             piece, position = _bracket(text, position, posix=True)
@@ -73,22 +68,22 @@ def from_posix(text: str) -> Translated:
         else:
             out.append("\\" + character if character in "}]" else character)
             position, repeatable = position + 1, character not in "(|^"
-    return Translated("".join(out), remarks=tuple(dict.fromkeys(remarks)))
+    return Translated("".join(out))
 
 
-def _posix_escape(pair: str) -> tuple[str, str]:
+def _posix_escape(pair: str) -> str:
     if len(pair) < 2:
         raise BadNotation("a backslash at the end")
     letter = pair[1]
     if letter in _GNU_ESCAPES:
-        return _GNU_ESCAPES[letter] or pair, ""
+        return _GNU_ESCAPES[letter] or pair
     if letter.isascii() and letter.isdigit():
         if letter == "0":
             raise BadNotation(r"\0 is no reference to a group")
-        return pair, ""
+        return pair
     if letter.isalpha():
-        return re.escape(letter), f'"{pair}" is the letter {letter} in a POSIX expression; pcre: reads it otherwise'
-    return re.escape(letter), ""
+        raise BadNotation(f'"{pair}" means nothing in a POSIX expression; write [0-9] and the like, or pcre:')
+    return re.escape(letter)
 
 
 def _bracket(text: str, start: int, *, posix: bool) -> tuple[str, int]:

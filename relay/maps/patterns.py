@@ -15,7 +15,7 @@ import regex
 
 from relay.maps.dialect import Translated, from_pcre, from_posix
 from relay.maps.notation import BadNotation, read_template
-from relay.maps.rules import Groups, Remarked, Rules, TooSlow, no_groups, read_rules, signs
+from relay.maps.rules import Groups, RuleRead, Rules, TooSlow, no_groups, read_rules, signs
 from relay.maps.table import Answer, Failed, MapProblem, Row
 
 LIMIT_SECONDS = 0.05
@@ -114,7 +114,7 @@ def _until(end: float) -> float:
 def read_patterns(text: str, name: str, kind: str) -> PatternTable:
     """Read a ``regexp`` or ``pcre`` table."""
 
-    def read_rule(line: str) -> Remarked[Condition]:
+    def read_rule(line: str) -> RuleRead[Condition]:
         if line[0].isalnum():
             raise BadNotation('unrecognized request: expected "/pattern/flags result", "if /pattern/" or "endif"')
         source, rest = _cut(line, kind)
@@ -123,20 +123,19 @@ def read_patterns(text: str, name: str, kind: str) -> PatternTable:
         if not value:
             raise BadNotation("no replacement text")
         # The longest match decides what $1 is in POSIX; without references any match will do, and is found sooner.
-        pattern, remarks = _compiled(source, kind, longest="$" in value)
+        pattern = _compiled(source, kind, longest="$" in value)
         result = read_template(value, pattern.expression.groups)
         if pattern.negated and any(isinstance(part, int) for part in result):
             raise BadNotation("$number found in negative match replacement text")
         if second is None:
-            return pattern, result, remarks
-        other, more = _compiled(second, kind)
-        return Both(pattern, other), result, (*remarks, *more)
+            return pattern, result
+        return Both(pattern, _compiled(second, kind)), result
 
     def read_condition(text: str) -> Condition:
         source, rest = _cut(text, kind)
         if rest.strip():
             raise BadNotation("text after the IF pattern; do not indent the rules between IF and ENDIF")
-        return _compiled(source, kind)[0]
+        return _compiled(source, kind)
 
     return PatternTable(name, read_rules(text, name, read_rule=read_rule, read_condition=read_condition))
 
@@ -175,7 +174,7 @@ def _cut(text: str, kind: str) -> tuple[_Source, str]:
     return _Source(text[begin:position], flags, negated), rest
 
 
-def _compiled(source: _Source, kind: str, *, longest: bool = False) -> tuple[Pattern, tuple[str, ...]]:
+def _compiled(source: _Source, kind: str, *, longest: bool = False) -> Pattern:
     on = {letter for letter in _FLAGS[kind] if source.flags.count(letter) % 2}
     if kind == "regexp":
         if "x" in on:
@@ -189,7 +188,7 @@ def _compiled(source: _Source, kind: str, *, longest: bool = False) -> tuple[Pat
     flags |= regex.VERSION0 | regex.ASCII | (regex.IGNORECASE if ignoring else 0)
     text = rf"\A(?:{translated.text})" if "A" in on else translated.text
     try:
-        return Pattern(regex.compile(text, flags, cache_pattern=False), source.negated), translated.remarks
+        return Pattern(regex.compile(text, flags, cache_pattern=False), source.negated)
     except (regex.error, OverflowError, RecursionError, ValueError) as error:
         raise BadNotation(f"error in regex: {error}") from None
 

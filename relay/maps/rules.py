@@ -7,7 +7,7 @@ Postfix skips the rule, and a later one or a default could take its place.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, assert_never
 
@@ -129,12 +129,12 @@ def _filled(step: Answering[C], groups: Groups) -> Found | Failed:
     return Found(value, step.place, step.note) if value else Failed("the result is empty", step.place)
 
 
-Remarked = tuple[C, Template, tuple[str, ...]]
-"""A condition, its result, and remarks about them."""
+RuleRead = tuple[C, Template]
+"""A condition and its result."""
 
 
 def read_rules(
-    text: str, name: str, *, read_rule: Callable[[str], Remarked[C]], read_condition: Callable[[str], C]
+    text: str, name: str, *, read_rule: Callable[[str], RuleRead[C]], read_condition: Callable[[str], C]
 ) -> Rules[C]:
     """Read a table of rules.
 
@@ -143,40 +143,33 @@ def read_rules(
         text behind a condition most likely is a rule that was indented and so became a part of this line.
     """
     steps: list[Step[C]] = []
-    problems: list[MapProblem] = []
     for line in logical_lines(text):
         place = f"{name}:{line.number}"
         try:
-            step, remarks = _step(line, place, read_rule, read_condition)
+            steps.append(_step(line, place, read_rule, read_condition))
         except BadNotation as error:
-            step, remarks = Broken(place, str(error)), ()
-        steps.append(step)
-        problems += [MapProblem(place, remark, is_error=False) for remark in remarks]
+            steps.append(Broken(place, str(error)))
     linked = _linked(steps)
-    broken = (MapProblem(step.place, step.reason, is_error=True) for step in linked if isinstance(step, Broken))
-    return Rules(linked, tuple(_in_order([*problems, *broken])))
-
-
-def _in_order(problems: Iterable[MapProblem]) -> list[MapProblem]:
-    return sorted(problems, key=lambda problem: int(problem.place.rpartition(":")[2]))
+    broken = (step for step in linked if isinstance(step, Broken))
+    return Rules(linked, tuple(MapProblem(step.place, step.reason, is_error=True) for step in broken))
 
 
 def _step(
-    line: LogicalLine, place: str, read_rule: Callable[[str], Remarked[C]], read_condition: Callable[[str], C]
-) -> tuple[Step[C], tuple[str, ...]]:
+    line: LogicalLine, place: str, read_rule: Callable[[str], RuleRead[C]], read_condition: Callable[[str], C]
+) -> Step[C]:
     fault = fault_of(line.text)
     if fault:
         raise BadNotation(fault)
     text = line.text.strip()
     word = _WORD.fullmatch(text)
     if word is None:
-        condition, result, remarks = read_rule(text)
-        return Answering(place, condition, result, line.note), remarks
+        condition, result = read_rule(text)
+        return Answering(place, condition, result, line.note)
     if word[1].lower() == "if":
-        return If(place, read_condition(word[2])), ()
+        return If(place, read_condition(word[2]))
     if word[2]:
         raise BadNotation("text after ENDIF; do not indent the rules that follow it")
-    return Endif(place), ()
+    return Endif(place)
 
 
 def signs(text: str) -> tuple[bool, str]:

@@ -92,6 +92,34 @@ def require_libunbound() -> None:
             leave_out("libunbound", str(error))
 
 
+def require_map_type(kind: str, configuration: Path) -> Path:
+    """Postfix's ``postmap`` that knows a type of maps, for a test; skipped (or failed) when it cannot be had.
+
+    :param configuration: a directory; gets the main.cf without which Postfix's programs do nothing.
+    """
+    (configuration / "main.cf").write_text("compatibility_level = 3.6\n")
+    postmap = require("postfix").with_name("postmap")
+    try:
+        if (
+            not _knows(postmap, kind, configuration)
+            and os.environ.get("RELAY_TEST_INSTALL") == "1"
+            and not _other_mta()
+        ):
+            _apt_install((f"postfix-{kind}",))
+        if not _knows(postmap, kind, configuration):
+            raise UnavailableError(f"apt-get install postfix-{kind}, or set RELAY_TEST_INSTALL=1")
+    except UnavailableError as error:
+        leave_out(f"Postfix with {kind}: maps", str(error))
+    return postmap
+
+
+def _knows(postmap: Path, kind: str, configuration: Path) -> bool:
+    root = postmap.parents[2]
+    if root != Path("/"):
+        raise UnavailableError("an unpacked Postfix finds no map types beyond its own")
+    return kind in _run(postmap.with_name("postconf"), "-c", configuration, "-m").split()
+
+
 def leave_out(name: str, why: str) -> NoReturn:
     """Skip the running test for want of a server, or fail it if all are required."""
     if os.environ.get("RELAY_TEST_REQUIRE") == "1":

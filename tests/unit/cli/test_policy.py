@@ -207,3 +207,16 @@ def test_against_a_queue_that_is_not_named() -> None:
     refused = policy("diff", "old", "new", "--against", "queue")
     assert refused.exit_code == 2
     assert "needs -c FILE" in refused.output
+
+
+def test_maps_of_other_kinds() -> None:
+    write(old="a.example secure\n", new="/^a/ may\n/^z/ secrue\n")
+    result = policy("diff", "old", "pcre:new")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("a.example: secure -> may WEAKER\n  rule  old:1 -> new:1\n")
+    assert result.stderr.startswith("new: names no destinations;")
+    linted = policy("lint", "pcre:new", "static:dane", "inline:{ b.example=may }")
+    assert linted.exit_code == 1
+    assert 'new:2: error: invalid security level "secrue"\n' in linted.output
+    assert "inline:{b.example=...}:1: advice: b.example: never used: static:...:1 answers this key too" in linted.output
+    assert policy("lint", "inline:{ b.example }").exit_code == 1
