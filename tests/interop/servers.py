@@ -99,6 +99,8 @@ def require_map_type(kind: str, configuration: Path) -> Path:
     """
     (configuration / "main.cf").write_text("compatibility_level = 3.6\n")
     postmap = require("postfix").with_name("postmap")
+    if postmap.parents[2] != Path("/"):
+        pytest.skip(f"{LEFT_OUT}Postfix with {kind}: maps: another mail server is installed, and Postfix only unpacked")
     try:
         if (
             not _knows(postmap, kind, configuration)
@@ -114,9 +116,6 @@ def require_map_type(kind: str, configuration: Path) -> Path:
 
 
 def _knows(postmap: Path, kind: str, configuration: Path) -> bool:
-    root = postmap.parents[2]
-    if root != Path("/"):
-        raise UnavailableError("an unpacked Postfix finds no map types beyond its own")
     return kind in _run(postmap.with_name("postconf"), "-c", configuration, "-m").split()
 
 
