@@ -4,6 +4,7 @@
 #   make test-long           the tests of minutes and hours
 #   make bench               messages a second, beside Postfix in the same run; BENCH_ARGS="--messages 2000"
 #                            BENCH=tests.bench.judge: what a verdict and a DNS look-up cost
+#                            BENCH=tests.bench.neighbours: what bad destinations cost good ones
 VENV ?= .venv
 RUN_ARGS ?=
 TEST_ARGS ?=
@@ -31,7 +32,8 @@ bench: $(VENV)/.installed-dev
 	@$(PY) -m $(BENCH) $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-result.json bench-judge-result.json
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-result.json bench-judge-result.json \
+		bench-neighbours-result.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are older than pyproject.toml when what it asks for has changed; nothing else makes pip run again.

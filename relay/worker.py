@@ -36,6 +36,8 @@ IDLE_SECONDS = 60.0
 BUSY_SECONDS = 1.0
 # Looking at the whole queue takes longer the more destinations it has; it never takes more than this part of the time.
 LOOKING_SHARE = 0.05
+# A look that took long on a slow disk must not hold up retries: seconds between two looks, at most.
+LONGEST_REST = 10.0
 # So many destinations are learned of in one look, the longest due first.
 HEADS = 2_000
 # Mail of dead destinations that is deferred at a time: it takes writing to the queue, and no slot.
@@ -201,7 +203,7 @@ class Worker:
         self._next_due = heads[len(due)].due if len(due) < len(heads) else None
         self._look = self._look or len(due) == HEADS
         ended = self._monotonic()
-        self._may_look_at = ended + (ended - began) * (1 / LOOKING_SHARE - 1)
+        self._may_look_at = ended + min((ended - began) * (1 / LOOKING_SHARE - 1), LONGEST_REST)
         for destination in due:
             self._join(destination)
 
@@ -238,9 +240,10 @@ class Worker:
             await self._store.release([lease.token for lease in leases])
             return
         had = Counter(lease.destination for lease in leases)
-        split = {lease.destination for lease in leases if len(lease.recipients) == limit}
+        if split := {lease.destination for lease in leases if len(lease.recipients) == limit}:
+            self.expect(split)  # the other parts are due, and may go at the same time
         for destination, room in rooms.items():
-            if had[destination] < room and destination not in split:
+            if had[destination] < room:
                 # Nothing more is due there; what came in meanwhile is in ``_expected``.
                 self._turns.leave(destination)
                 self._dead.pop(destination, None)
@@ -295,8 +298,7 @@ class Worker:
         failing = None if task.cancelled() or error is not None else task.result()
         if job.suspension is None:
             self._attempts -= 1
-            if self._destinations.end(lease.destination, self._monotonic(), failing) is not None:
-                self._turns.leave(lease.destination)
+            self._destinations.end(lease.destination, self._monotonic(), failing)
         self._expected.add(lease.destination)
         if error is not None:
             self._observe(Crashed("settling", "".join(traceback.format_exception(error)), queue_id))

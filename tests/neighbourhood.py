@@ -97,7 +97,7 @@ class Neighbourhood:
 
         async def say(stage: str, text: str) -> None:
             if stage and stage == hangs_at:
-                await self._hang(stage)
+                await self._hang(stage, reader)
             writer.write(f"{text}\r\n".encode())
             await writer.drain()
 
@@ -121,10 +121,10 @@ class Neighbourhood:
                 case b"DATA":
                     await say("DATA", "354 Go ahead")
                     if hangs_at == "content":
-                        await self._hang(hangs_at)
+                        await self._hang(hangs_at, reader)
                     await reader.readuntil(b"\r\n.\r\n")
                     if hangs_at == "end":
-                        await self._hang(hangs_at)
+                        await self._hang(hangs_at, reader)
                     # Counted before it is answered: what was answered is never missing.
                     with self._changed:
                         self.delivered[name] += 1
@@ -137,11 +137,13 @@ class Neighbourhood:
                 case _:
                     await say("", "250 2.0.0 Ok")
 
-    async def _hang(self, stage: str) -> None:
+    async def _hang(self, stage: str, reader: asyncio.StreamReader) -> None:
         with self._changed:
             self.hung[stage] += 1
             self._changed.notify_all()
-        await asyncio.Event().wait()
+        while await reader.read(65_536):
+            pass  # until the relay gives up
+        raise ConnectionResetError
 
     def __enter__(self) -> Neighbourhood:
         self._thread.start()

@@ -64,20 +64,17 @@ class Destinations:
         window.busy += 1
         self._windows.move_to_end(name)
 
-    def end(self, name: str, now: float, failing: Failing | None = None) -> Suspension | None:
+    def end(self, name: str, now: float, failing: Failing | None = None) -> None:
         """A delivery ended.
 
         :param failing: what the destination itself failed with, if it did; a refused message says nothing about it.
-        :returns: the suspension, if this was what began one.
         """
         window = self._windows[name]
-        before = window.suspension
         window.ended(now, failing)
         if window.resting_until > now:
             heapq.heappush(self._rests, (window.resting_until, name))
         if len(self._windows) > MAX_REMEMBERED:
             self._forget_one(now)
-        return window.suspension if before is None else None
 
     def forget(self, name: str, now: float) -> None:
         """All mail for a destination has been tried: it begins anew with the next, as at Postfix (qmgr_queue_done)."""

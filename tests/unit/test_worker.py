@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,7 +34,7 @@ from relay.outcome.result import (
 )
 from relay.queue.schedule import RetrySchedule
 from relay.queue.settle import Settler
-from relay.queue.store import EntryState
+from relay.queue.store import EntryState, Lease
 from relay.scheduling.window import Limits
 from relay.worker import Worker, WorkerOptions
 from tests.unit.queue.memory import MemoryStore
@@ -110,13 +110,33 @@ def _open() -> asyncio.Event:
     return gate
 
 
+class Disk(MemoryStore):
+    """A queue that gives leases out only while its gate is open; they are taken before, as in a database."""
+
+    def __init__(self, clock: Callable[[], datetime], changed: Callable[[], None]) -> None:
+        super().__init__(clock)
+        self.gate = _open()
+        self.waiting = 0
+        self._changed = changed
+
+    async def lease_at(
+        self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
+    ) -> Sequence[Lease]:
+        leases = await super().lease_at(rooms, now=now, until=until, recipient_limit=recipient_limit)
+        self.waiting += len(leases)
+        self._changed()
+        await self.gate.wait()
+        self.waiting -= len(leases)
+        return leases
+
+
 class Scene:
     """A worker, its queue, its hosts, and a clock that only the test moves."""
 
     def __init__(self, options: WorkerOptions, schedule: RetrySchedule) -> None:
         self.seconds = 0.0
         self.events: list[Event] = []
-        self.store = MemoryStore(self.now)
+        self.store = Disk(self.now, self.changed)
         self.hosts = Hosts(self.changed)
         self._news = asyncio.Event()
         self._serial = count(1)
@@ -398,3 +418,52 @@ async def test_stop_gives_back_what_does_not_finish_in_time(hurried: bool) -> No
         assert it.settled() == []
         (entry,) = await it.store.entries(limit=9)
         assert (entry.state, entry.recipients[0].attempts) == (EntryState.INCOMING, 0)
+
+
+async def test_parts_of_a_long_list_of_recipients_go_at_the_same_time() -> None:
+    async with scene(recipient_limit=50) as it:
+        it.hosts.gates["big.example"] = asyncio.Event()
+        await it.put("big.example", recipients=120)
+        await it.settle_down()
+        assert it.hosts.busy["big.example"] == 3, "all three are under way, and nobody waited for a second"
+
+
+async def test_who_died_while_the_queue_was_asked_is_not_dialled() -> None:
+    async with scene(limits=Limits(initial=2, failed_cohorts=0.5)) as it:
+        it.hosts.answers["dead.example"] = lambda _: REFUSED
+        it.hosts.gates["dead.example"] = asyncio.Event()
+        await it.put("dead.example")
+        await it.until(lambda: it.hosts.dialled("dead.example") == 1, "the first is under way")
+        it.store.gate.clear()
+        await it.put("dead.example")
+        await it.until(lambda: it.store.waiting == 1, "the second is being leased")
+        it.hosts.gates["dead.example"].set()
+        await it.until(lambda: len(it.settled()) == 1, "the first failed")
+        await it.settle_down()
+        it.store.gate.set()
+        await it.until(lambda: len(it.settled()) == 2, "the second was put off")
+        assert it.hosts.dialled("dead.example") == 1
+
+
+async def test_what_was_being_leased_at_the_stop_is_given_back_untried() -> None:
+    async with scene() as it:
+        it.store.gate.clear()
+        await it.put("a.example")
+        await it.until(lambda: it.store.waiting == 1, "being leased")
+        await it.worker.stop(PATIENCE)
+        it.store.gate.set()
+        await it.settle_down()
+        assert it.hosts.dialled("a.example") == 0
+        (entry,) = await it.store.entries(limit=9)
+        assert (entry.state, entry.recipients[0].attempts) == (EntryState.INCOMING, 0)
+
+
+async def test_failures_that_are_far_between_do_not_add_up() -> None:
+    async with scene() as it:
+        it.hosts.answers["rare.example"] = lambda _: REFUSED
+        for gone in range(1, 8):
+            await it.put("rare.example")
+            await it.until(lambda gone=gone: len(it.settled()) == gone, "tried")  # type: ignore[misc]
+            await it.settle_down()
+            it.seconds += 10.0
+        assert it.hosts.dialled("rare.example") == 7

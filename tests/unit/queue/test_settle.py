@@ -443,3 +443,12 @@ async def test_the_peers_words_are_in_the_report(world: World) -> None:
     assert " ".join(str(block["Diagnostic-Code"]).split()) == (
         "smtp; 550 5.1.1 <r1@a.example>: no such user 5.1.1 sorry"
     )
+
+
+async def test_a_wait_that_the_host_named_is_kept(world: World) -> None:
+    held = await world.leased(sample(Notify.UNSPECIFIED, Notify.UNSPECIFIED))
+    reply = Reply(450, ("4.7.1 Greylisted, try again in 900 seconds",))
+    grey = Deferred(status=reply.status, reason=reply.one_line, diagnostic=FromPeer(reply=reply, mta="mx.a.example"))
+    await world.settler.settle(held, attempted(grey, DEFERRED))
+    (entry,) = await world.store.entries(limit=1)
+    assert {one.next_attempt for one in entry.recipients} == {world.now + timedelta(seconds=900)}

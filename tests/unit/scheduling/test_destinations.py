@@ -23,15 +23,16 @@ def test_destinations_do_not_share() -> None:
     assert (destinations.is_idle("a"), destinations.is_idle("b")) == (False, True)
 
 
-def test_the_end_that_kills_says_so_once() -> None:
+def test_the_dead_get_nothing_and_why_is_known() -> None:
     destinations = Destinations(Limits(initial=2))
     for _ in range(3):
         destinations.begin("a")
-    assert destinations.end("a", 0, FAILING) is None
-    suspension = destinations.end("a", 0, FAILING)
+    destinations.end("a", 0, FAILING)
+    assert destinations.suspension("a", 0) is None
+    destinations.end("a", 0, FAILING)
+    suspension = destinations.suspension("a", 0)
     assert suspension is not None
     assert suspension.why is FAILING
-    assert destinations.end("a", 0, FAILING) is None
     assert destinations.room("a", 0) == 0
 
 
