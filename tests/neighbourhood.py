@@ -1,4 +1,4 @@
-"""Good destinations beside bad ones: one that hangs, at each stage in turn, and one that answers 450 for ever.
+"""Good destinations beside bad ones: one hangs, at each stage in turn, one never connects, one answers 450 for ever.
 
 All are hosts on loopback addresses of their own and one port, served by one thread; they count what they see.
 """
@@ -10,8 +10,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from types import TracebackType
 
@@ -20,7 +20,8 @@ from tests.watched_process import PATIENCE
 
 HANGS = "hangs.test"
 BUSY = "busy.test"
-STAGES = ("greeting", "EHLO", "MAIL", "RCPT", "DATA", "content", "end")
+SILENT = "silent.test"
+STAGES = ("greeting", "EHLO", "STARTTLS", "handshake", "MAIL", "RCPT", "DATA", "content", "end")
 
 
 class Neighbourhood:
@@ -32,7 +33,9 @@ class Neighbourhood:
     def __init__(self, good: int) -> None:
         network = LoopbackNetwork()
         self.good = [f"good{number}.test" for number in range(good)]
-        self._addresses = {name: network.address(number) for number, name in enumerate((*self.good, HANGS, BUSY), 1)}
+        self._addresses = {
+            name: network.address(number) for number, name in enumerate((*self.good, HANGS, BUSY, SILENT), 1)
+        }
         self.port = free_port(*self._addresses.values())
         self.delivered: Counter[str] = Counter()
         self.last_delivery = 0.0
@@ -69,9 +72,11 @@ class Neighbourhood:
         servers = [
             await asyncio.start_server(self._handler(name), address, self.port, backlog=1000)
             for name, address in self._addresses.items()
+            if name != SILENT
         ]
-        self._listening.set()
-        await self._ending.wait()
+        with _full(self._addresses[SILENT], self.port):
+            self._listening.set()
+            await self._ending.wait()
         for server in servers:
             server.close()
         sessions = asyncio.all_tasks() - {asyncio.current_task()}
@@ -106,7 +111,11 @@ class Neighbourhood:
         while line := await reader.readline():
             match line[:4].upper():
                 case b"EHLO":
-                    await say("EHLO", f"250-{name}\r\n250 PIPELINING")
+                    tls = "250-STARTTLS\r\n" if hangs_at in {"STARTTLS", "handshake"} else ""
+                    await say("EHLO", f"250-{name}\r\n{tls}250 PIPELINING")
+                case b"STAR":
+                    await say("STARTTLS", "220 2.0.0 Ready to start TLS")
+                    await self._hang("handshake", reader)
                 case b"MAIL":
                     await say("MAIL", "250 2.1.0 Ok")
                 case b"RCPT" if refused:
@@ -155,6 +164,20 @@ class Neighbourhood:
     ) -> None:
         self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join(PATIENCE)
+
+
+@contextmanager
+def _full(address: str, port: int) -> Iterator[None]:
+    """An address where connections are neither accepted nor refused: its queue of them is full."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(8):
+            filler = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            filler.setblocking(False)
+            filler.connect_ex((address, port))
+        yield
 
 
 def hand_in(address: str, port: int, destinations: Sequence[str]) -> None:

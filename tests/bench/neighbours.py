@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.loopback import free_port
-from tests.neighbourhood import BUSY, HANGS, Neighbourhood, hand_in
+from tests.neighbourhood import BUSY, HANGS, SILENT, Neighbourhood, hand_in
 from tests.relay_process import RelayProcess, Settings
 
 RESULT = Path("bench-neighbours-result.json")
@@ -44,19 +44,20 @@ CASES = (
     Case("the good ones alone", ()),
     Case("one hangs, at each stage in turn", (HANGS,)),
     Case("the same, given up after 1 s, so that it dies and comes back", (HANGS,), "1s"),
+    Case("one never connects", (SILENT,)),
     Case("one answers 450, each message again after 2 s", (BUSY,)),
-    Case("both, given up after 1 s", (HANGS, BUSY), "1s"),
+    Case("all of them, given up after 1 s", (HANGS, SILENT, BUSY), "1s"),
 )
 
 
 def settings(case: Case) -> Settings:
     """A relay that tries again soon, so that the bad ones come up again and again."""
-    stages = ("helo", "mail", "rcpt", "data_init", "data_xfer", "data_done")
+    stages = ("connect", "helo", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done")
     return {
         "relay": {"drain_time": "0.1s"},
         "smtp": {
             "transport_maps": ["texthash:transport"],
-            "tls_security_level": "none",
+            "tls_security_level": "may",
             **{f"{stage}_timeout": case.timeout for stage in stages},
         },
         "dns": {"nameservers": [f"127.0.0.1:{free_port()}"], "timeout": "1s"},
