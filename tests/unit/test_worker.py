@@ -131,13 +131,21 @@ class Disk(MemoryStore):
 
 
 class Scene:
-    """A worker, its queue, its hosts, and a clock that only the test moves."""
+    """A worker, its queue, its hosts, and a clock that only the test moves, or another one."""
 
-    def __init__(self, options: WorkerOptions, schedule: RetrySchedule) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        schedule: RetrySchedule,
+        *,
+        monotonic: Callable[[], float] | None = None,
+        hosts: type[Hosts] = Hosts,
+    ) -> None:
         self.seconds = 0.0
+        self.monotonic = monotonic or (lambda: self.seconds)
         self.events: list[Event] = []
         self.store = Disk(self.now, self.changed)
-        self.hosts = Hosts(self.changed)
+        self.hosts = hosts(self.changed)
         self._news = asyncio.Event()
         self._serial = count(1)
         settler = Settler(
@@ -157,12 +165,12 @@ class Scene:
             router=lambda: Router(relay_hosts=(), port=25),
             options=options,
             clock=self.now,
-            monotonic=lambda: self.seconds,
+            monotonic=self.monotonic,
             observe=self.observe,
         )
 
     def now(self) -> datetime:
-        return T0 + timedelta(seconds=self.seconds)
+        return T0 + timedelta(seconds=self.monotonic())
 
     def observe(self, event: Event) -> None:
         self.events.append(event)
