@@ -102,6 +102,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._look = True
         self._may_look_at = 0.0
+        self._looked_at = 0.0
         self._next_due: datetime | None = None
         self._stopping = False
         self._hurry = asyncio.Event()
@@ -173,8 +174,7 @@ class Worker:
         """Start as much as limits allow; returns the seconds until this is to be done again, if nothing wakes us before."""
         try:
             await self._start_what_is_due()
-            # With nothing under way no end of a delivery will wake us: then the next look must be on time.
-            self._look = self._look or not self._running
+            self._look = self._look or self._is_time_to_look()
             if self._look and self._monotonic() >= self._may_look_at:
                 await self._look_around()
                 await self._start_what_is_due()
@@ -182,6 +182,13 @@ class Worker:
             self._observe(Warned(Program.QMGR, f"queue unavailable: {error}"))
             return STORE_RETRY_SECONDS
         return self._patience()
+
+    def _is_time_to_look(self) -> bool:
+        """Whether mail may have become due that nobody told of; being woken all the time must not put that off."""
+        if not self._running:
+            return True  # no end of a delivery will wake us: then the next look must be on time
+        due = self._next_due is not None and self._next_due <= self._clock()
+        return due or self._monotonic() >= self._looked_at + BUSY_SECONDS
 
     def _patience(self) -> float:
         now = self._monotonic()
@@ -202,7 +209,7 @@ class Worker:
         due = [head.destination for head in heads if head.due <= now]
         self._next_due = heads[len(due)].due if len(due) < len(heads) else None
         self._look = self._look or len(due) == HEADS
-        ended = self._monotonic()
+        self._looked_at = ended = self._monotonic()
         self._may_look_at = ended + min((ended - began) * (1 / LOOKING_SHARE - 1), LONGEST_REST)
         for destination in due:
             self._join(destination)

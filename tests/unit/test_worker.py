@@ -475,3 +475,18 @@ async def test_failures_that_are_far_between_do_not_add_up() -> None:
             await it.settle_down()
             it.seconds += 10.0
         assert it.hosts.dialled("rare.example") == 7
+
+
+async def test_retries_are_found_in_time_however_often_the_worker_is_woken() -> None:
+    async with scene() as it:
+        it.hosts.gates["hangs.example"] = asyncio.Event()
+        it.hosts.answers["a.example"] = lambda _: DEFERRED
+        await it.put("hangs.example")
+        await it.put("a.example")
+        await it.until(lambda: len(it.settled()) == 1, "deferred, while another one hangs")
+        await it.settle_down()
+        for _ in range(30):
+            it.seconds += 10.1
+            it.worker.expect({"elsewhere.example"})  # as when mail comes in all the time
+            await it.settle_down()
+        assert it.hosts.dialled("a.example") == 2
