@@ -2,6 +2,7 @@
 #   make run                 the relay with its lab; RUN_ARGS=--once ends after one round
 #   make test                lint, types and every test that is not marked `long`
 #   make test-long           the tests of minutes and hours
+#   make test-compose        the lab of docker-compose.yml, really run; root can do without a Docker engine
 #   make bench               messages a second, beside Postfix in the same run; BENCH_ARGS="--messages 2000"
 #                            BENCH=tests.bench.judge: what a verdict and a DNS look-up cost
 #                            BENCH=tests.bench.neighbours: what bad destinations cost good ones
@@ -12,16 +13,19 @@ BENCH ?= tests.bench
 BENCH_ARGS ?=
 PY = $(VENV)/bin/python
 
-.PHONY: run test test-long lint bench clean
+.PHONY: run test test-long test-compose lint bench clean
 
 run: $(VENV)/.installed
 	@exec $(VENV)/bin/dane-relay lab $(RUN_ARGS)
 
 test: lint
-	@$(PY) -m pytest -m "not long" $(TEST_ARGS)
+	@$(PY) -m pytest -m "not long and not compose" $(TEST_ARGS)
 
 test-long: $(VENV)/.installed-dev
 	@$(PY) -m pytest -m long $(TEST_ARGS)
+
+test-compose: $(VENV)/.installed-dev
+	@$(PY) -m pytest -m compose tests/compose -s $(TEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff check .

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.app import CannotStart, open_relay
-from relay.cli.lab_real import receivers, run_real, selftest
+from relay.cli.lab_real import lay_out_once, receivers, run_real, selftest
 from relay.config.errors import ConfigErrors
 from relay.config.load import read
 from relay.control.lock import LockFailed
@@ -202,6 +202,7 @@ def command(
 
 command.add_command(selftest)
 command.add_command(receivers)
+command.add_command(lay_out_once)
 
 
 def _require_free(option: str, address: str) -> None:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from relay.lab.client import Submission
 from relay.lab.real import namespace
-from relay.lab.real.layout import Laid, lay_out, read_layout
+from relay.lab.real.layout import PLAN_FILE, Laid, lay_out, read_layout
 from relay.lab.real.plan import Server
 from relay.lab.real.receivers import playing
 from relay.lab.real.running import CannotRun, Programs, find_programs, process, running, until_listening
@@ -166,6 +166,21 @@ def _as_json(rows: Sequence[Seen], submission: Submission) -> dict[str, object]:
             for row in rows
         ],
     }
+
+
+@click.command("lay-out", hidden=True)
+@click.option("--directory", required=True, type=click.Path(path_type=Path))
+@click.option("--network", required=True, metavar="A.B.C.", help="The first three numbers of every address.")
+def lay_out_once(directory: Path, network: str) -> None:
+    """Write a lab with real servers to a directory, unless there is one already."""
+    try:
+        if (directory / PLAN_FILE).exists():
+            click.echo(f"{directory} has a lab")
+            return
+        laid = lay_out(directory, network, now=datetime.now(UTC))
+    except OSError as error:
+        raise click.ClickException(f"{directory}: {error}") from None
+    click.echo(f"{len(laid.plan.hosts)} mail hosts laid out in {directory}")
 
 
 @click.command("receivers", hidden=True)

@@ -82,7 +82,7 @@ def lay_out(
     plan = make_plan(network, absent)
     laid = Laid(directory, plan)
     for name in ("certificates", "dns", "resolver", "evidence", "mail", "relay", "log"):
-        (directory / name).mkdir(parents=True)
+        (directory / name).mkdir(parents=True, exist_ok=True)
     laid.mailboxes.chmod(0o1777)  # throw-away mail, written by whoever delivers it
     laid.evidence.chmod(0o1777)
     authority = Authority(directory / "certificates", now)
@@ -95,6 +95,7 @@ def lay_out(
         if plan.run_by(server):
             writing.write(server)
     _write_relay(laid, issued, tree)
+    _write_addresses(laid)
     facts = {"network": network, "absent": sorted(one.name for one in absent), "made": now.isoformat()}
     (directory / PLAN_FILE).write_text(json.dumps(facts, indent=2) + "\n")
     return laid
@@ -174,6 +175,16 @@ class _MailServers:
         (Path(place.directory) / "smtpd.conf").write_text(
             servers.opensmtpd(self._plan, place, self._plan.run_by(Server.OPENSMTPD))
         )
+
+
+def _write_addresses(laid: Laid) -> None:
+    """What containers take for themselves: the addresses of each mail server, one a line."""
+    for server in Server:
+        addresses = [laid.plan.addresses[host.name] for host in laid.plan.run_by(server)]
+        if server is Server.SCRIPTED:
+            (laid.directory / "scripted.addresses").write_text("\n".join([laid.plan.void, *addresses]) + "\n")
+        elif addresses:
+            (laid.directory / server.name.lower() / "addresses").write_text("\n".join(addresses) + "\n")
 
 
 def _write_relay(laid: Laid, issued: Issued, tree: SignedTree) -> None:

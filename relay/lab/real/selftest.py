@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from relay.lab.client import Submission, submit
@@ -17,6 +18,7 @@ from relay.lab.scenarios import DESTINATIONS, RETURN_HOST
 from relay.lab.scoreboard import compare_receivers, report_about
 
 LOOK_SECONDS = 0.5
+_MESSAGE_ID = re.compile(rb"^Message-ID: (<[^>]+>)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,25 @@ def play(
     """
     submission = submit(server, DESTINATIONS, now)
     until = monotonic() + patience
-    while monotonic() < until and not _complete(laid.plan, read_evidence(laid)):
+    while monotonic() < until and not _complete(laid.plan, _of_run(read_evidence(laid), submission)):
         sleep(LOOK_SECONDS)
     sleep(quiet)
-    return score(laid.plan, read_evidence(laid), submission), submission
+    return score(laid.plan, _of_run(read_evidence(laid), submission), submission), submission
+
+
+def _of_run(
+    sessions: Mapping[str, Sequence[SessionRecord]], submission: Submission
+) -> Mapping[str, Sequence[SessionRecord]]:
+    """What the hosts saw, without messages of other senders and of earlier runs: a run's messages have IDs of their own."""
+    marks = [found[1] for content in submission.sent.values() if (found := _MESSAGE_ID.search(content))]
+
+    def ours(host: str, message: Received) -> bool:
+        return host == RETURN_HOST.name or any(mark in message.content for mark in marks)
+
+    return {
+        host: [replace(record, received=[one for one in record.received if ours(host, one)]) for record in records]
+        for host, records in sessions.items()
+    }
 
 
 def score(plan: Plan, sessions: Mapping[str, Sequence[SessionRecord]], submission: Submission) -> tuple[Seen, ...]:
