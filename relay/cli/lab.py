@@ -20,12 +20,14 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.app import CannotStart, open_relay
+from relay.cli.lab_attack import attack, heal
 from relay.cli.lab_real import lay_out_once, receivers, run_real, selftest
 from relay.config.errors import ConfigErrors
 from relay.config.load import read
 from relay.control.lock import LockFailed
 from relay.control.server import ControlFailed
 from relay.desk.http import DeskFailed
+from relay.lab.attacks import LOOK_SECONDS, Attacks, Board
 from relay.lab.client import Submission, submit
 from relay.lab.scoreboard import Evidence, Row, complete, score
 from relay.lab.world import LabError, World, open_world
@@ -34,6 +36,7 @@ from relay.smtpd.server import CannotServe
 
 DEFAULT_LISTEN = "127.0.0.1:2525"
 DEFAULT_HTTP = "127.0.0.1:8025"
+CONFIGURATION = "relay.toml"
 ANY_PORT = "127.0.0.1:0"
 ROUND_SECONDS = 90.0
 SETTLE_SECONDS = 0.05  # the table is looked at again only so often, however fast lines come
@@ -105,8 +108,10 @@ async def open_laboratory(*, listen: str, http: str, show: Callable[[str], None]
     :raises ConfigErrors: if an address is none; what ``open_relay`` raises passes through.
     """
     async with open_world(now=datetime.now(UTC)) as world:
+        text = _configuration(world, listen, http)
+        (world.directory / CONFIGURATION).write_text(text)  # for commands that ask about this relay
         config = read(
-            _configuration(world, listen, http),
+            text,
             name="the lab's configuration",
             base=world.directory,
             environ={},  # the lab is the same wherever it runs
@@ -115,7 +120,24 @@ async def open_laboratory(*, listen: str, http: str, show: Callable[[str], None]
         book = LogBook(show)
         async with open_relay(config, write_line=book.write) as relay:
             pages = tuple(f"http://{host}:{port}/" for host, port in relay.http_addresses)
-            yield Laboratory(world, book, relay.smtp_addresses[0], pages)
+            following = asyncio.create_task(_follow(world), name="follow attacks")
+            try:
+                yield Laboratory(world, book, relay.smtp_addresses[0], pages)
+            finally:
+                following.cancel()
+
+
+async def _follow(world: World) -> None:
+    """Play the attacks that are wanted, as soon as they are."""
+    board = Board(world.directory)
+    now: Attacks = {}
+    while True:
+        wanted = board.wanted()
+        if wanted != now:
+            world.play(wanted)
+            board.follow(wanted)
+            now = wanted
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _configuration(world: World, listen: str, http: str) -> str:
@@ -202,6 +224,8 @@ def command(
 
 command.add_command(selftest)
 command.add_command(receivers)
+command.add_command(attack)
+command.add_command(heal)
 command.add_command(lay_out_once)
 
 
@@ -252,7 +276,9 @@ async def _keep_serving(console: Console, laboratory: Laboratory) -> None:
         Text(
             f"The relay keeps serving at {host}:{port}, its pages are at {' '.join(laboratory.pages)}\n"
             f"Try it:  swaks --server {host}:{port} --from you@return.lab.test --to {good.recipient}\n"
-            "Any destination of the table will do. Ctrl-C ends."
+            "Any destination of the table will do. Ctrl-C ends.\n"
+            f"Harm one:  dane-relay lab attack strip {good.name} --lab {laboratory.world.directory}\n"
+            f"Ask why:   dane-relay explain {good.domain} --live -c {laboratory.world.directory / CONFIGURATION}"
         )
     )
     await asyncio.Event().wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -41,13 +40,13 @@ def run_real(*, once: bool, unpacked: Path | None, directory: Path | None) -> in
     :raises click.ClickException: if it cannot be run here.
     """
     try:
-        if not namespace.inside():
-            command = namespace.command_inside([sys.executable, "-m", "relay", *sys.argv[1:]])
-            return subprocess.run(command, check=False).returncode  # noqa: S603 - this program again
-        namespace.bring_up_loopback()
         with tempfile.TemporaryDirectory(prefix="dane-relay-lab-") as temporary:
+            Path(temporary).chmod(0o755)  # the servers' accounts must be able to enter
             place = directory or Path(temporary) / "lab"
-            place.parent.chmod(0o755)  # the servers' accounts must be able to enter
+            if not namespace.inside():
+                again = [sys.executable, "-m", "relay", *sys.argv[1:], "--directory", str(place)]
+                return namespace.run_inside(again, _pid_file(place))
+            namespace.bring_up_loopback()
             roots = sorted(one for one in unpacked.iterdir() if one.is_dir()) if unpacked is not None else []
             namespace.lay_over(roots, Path(temporary) / "system")
             for name, number in ACCOUNTS.items():
@@ -55,6 +54,11 @@ def run_real(*, once: bool, unpacked: Path | None, directory: Path | None) -> in
             return asyncio.run(_run(place, find_programs(), once=once))
     except (CannotRun, namespace.NoNamespace, OSError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def _pid_file(directory: Path) -> Path:
+    """Names a process in the lab's namespaces, for nsenter(1)."""
+    return directory.with_name(f"{directory.name}.pid")
 
 
 async def _run(directory: Path, programs: Programs, *, once: bool) -> int:
@@ -77,7 +81,15 @@ async def _run(directory: Path, programs: Programs, *, once: bool) -> int:
         )
         show(console, laid, rows, submission)
         if not once:
-            console.print(Text(f"The lab keeps running in {laid.directory}; Ctrl-C ends."))
+            enter = f"nsenter --target $(cat {_pid_file(directory)}) --net --mount"
+            console.print(
+                Text(
+                    f"The lab keeps running in {directory}; Ctrl-C ends. The relay takes mail at {relay[0]}:{relay[1]}.\n"
+                    f"Go in:     {enter} sh\n"
+                    f"Test one:  {enter} dane-relay lab selftest --smtp HOST:PORT --lab {directory}\n"
+                    f"Harm one:  dane-relay lab attack strip full-key --lab {directory}"
+                )
+            )
             await stop.wait()
         return 0 if all(row.as_expected for row in rows) else 1
 

@@ -95,13 +95,16 @@ class Authority:
         """The root that the lab's relays trust."""
         return self._root.certificate
 
-    def issue(self, kind: CertificateKind, name: str) -> Credential:
-        """Make a certificate of a kind for a host name, and write the file that a server needs."""
+    def issue(self, kind: CertificateKind, name: str, pem_file: Path | None = None) -> Credential:
+        """Make a certificate of a kind for a host name, and write the file that a server needs.
+
+        :param pem_file: that file; None for one named after host and kind.
+        """
         key: PrivateKey = ec.generate_private_key(ec.SECP256R1())
         if kind is CertificateKind.RSA:
             key = rsa.generate_private_key(65537, 2048)
         chain = self._chain(kind, key, name)
-        pem_file = self._directory / f"{name}-{kind.name.lower()}.pem"
+        pem_file = pem_file or self._directory / f"{name}-{kind.name.lower()}.pem"
         pem_file.write_bytes(_pem(key) + b"".join(one.public_bytes(Encoding.PEM) for one in chain))
         return Credential(chain, pem_file)
 

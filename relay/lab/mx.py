@@ -53,7 +53,7 @@ class Receiver:
         self.changed = asyncio.Event()
         self.told = told
         self._count = 0
-        self._pem_file = pem_file
+        self.pem_file = pem_file
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], Wire] = {}
 
@@ -88,7 +88,7 @@ class Receiver:
     def tls_context(self, names: list[str]) -> ssl.SSLContext:
         """A server context for one session, which appends the SNI that it is shown to ``names``."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._pem_file)
+        context.load_cert_chain(self.pem_file)
         match self.script.tls:
             case TlsRange.ANY:
                 context.minimum_version = ssl.TLSVersion.TLSv1_2

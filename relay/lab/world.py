@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from relay.lab.attacks import Attack, Attacks, Stage, play, prepare
 from relay.lab.ca import Authority, Credential
-from relay.lab.destination import Destination
+from relay.lab.destination import LAB, Destination
 from relay.lab.issued import issue_for
 from relay.lab.mx import Receiver
 from relay.lab.nameserver import NameServer, Query
@@ -48,6 +49,12 @@ class World:
     placement: Placement
     credentials: Mapping[str, Credential]
     dns: NameServer
+    stages: Mapping[str, Stage]
+
+    def play(self, attacks: Attacks) -> None:
+        """Put destinations under attack, and heal all others."""
+        play(attacks, {one.name: one for one in self.destinations}, self.stages)
+        self.dns.spoil({f"{name}.{LAB}." for name, attack in attacks.items() if attack is Attack.BOGUS})
 
     def sessions(self) -> Mapping[str, Sequence[SessionRecord]]:
         """What each mail host recorded, by host name."""
@@ -87,6 +94,11 @@ async def open_world(*, now: datetime, destinations: tuple[Destination, ...] = D
             if host.listens
         }
         port = await _listen(tuple(receivers.values()))
+        prepare(authority, {name: credentials[name].pem_file for name in receivers}, directory / "attackers")
+        stages = {
+            name: Stage(receiver, receiver.script, credentials[name].pem_file, directory / "attackers")
+            for name, receiver in receivers.items()
+        }
         for receiver in receivers.values():
             stack.push_async_callback(receiver.stop)
         placement = Placement(port=port, addresses=addresses, tlsa=issued.tlsa)
@@ -103,6 +115,7 @@ async def open_world(*, now: datetime, destinations: tuple[Destination, ...] = D
             placement=placement,
             credentials=credentials,
             dns=nameserver,
+            stages=stages,
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from relay.lab.attacks import prepare
 from relay.lab.ca import Authority
 from relay.lab.issued import Issued, issue_for
 from relay.lab.real import servers
@@ -23,6 +24,8 @@ from relay.lab.scenarios import DESTINATIONS, RETURN
 from relay.lab.zones import Placement, build_zones
 
 PLAN_FILE = "lab.json"
+RELOAD = "reload"
+"""Changes in ``dns/`` whenever the name server is to read its zones again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Laid:
     def credential(self, host: str) -> Path:
         """PEM file of a host: key, then chain."""
         return self.directory / "certificates" / f"{host}.pem"
+
+    @property
+    def attackers(self) -> Path:
+        """What hosts present under attack."""
+        return self.directory / "certificates" / "attackers"
 
     @property
     def evidence(self) -> Path:
@@ -104,7 +112,9 @@ def lay_out(
 def _name_credentials(laid: Laid, issued: Issued) -> None:
     for host, credential in issued.credentials.items():
         credential.pem_file.rename(laid.credential(host))
-    for file in (laid.directory / "certificates").iterdir():
+    scripted = {host.name: laid.credential(host.name) for host in laid.plan.run_by(Server.SCRIPTED)}
+    prepare(issued.authority, scripted, laid.attackers)
+    for file in (laid.directory / "certificates").rglob("*.pem"):
         file.chmod(0o644)  # keys of a lab: containers read them under accounts of their own
 
 
@@ -112,6 +122,7 @@ def _write_dns(laid: Laid, issued: Issued, now: datetime) -> SignedTree:
     plan, directory = laid.plan, laid.directory / "dns"
     placement = Placement(port=SMTP_PORT, addresses=plan.addresses, tlsa=issued.tlsa, nameserver=plan.authority)
     tree = Signer(directory, now=now, void=plan.void).write(build_zones((*DESTINATIONS, RETURN), placement))
+    (directory / RELOAD).touch()
     (directory / "nsd.conf").write_text(servers.nsd(plan, tree.files, directory))
     return tree
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,27 @@ def command_inside(command: Sequence[str]) -> list[str]:
     if tried.returncode:
         raise NoNamespace(f"this machine allows no network namespace: {tried.stderr.strip()}")
     return [*prefix, "env", f"{INSIDE}=1", *command]
+
+
+def run_inside(command: Sequence[str], pid_file: Path) -> int:
+    """Run a command in namespaces of its own to its end; returns its exit status.
+
+    :param pid_file: is given the number of a process in there as it is seen from here, while it runs.
+    :raises NoNamespace: if this machine or account allows none.
+    """
+    with subprocess.Popen(command_inside(command)) as outer:
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+        try:
+            while outer.poll() is None:
+                if child := children.read_text().split():
+                    pid_file.write_text(child[0] + "\n")
+                    break
+                time.sleep(0.05)
+            return outer.wait()
+        except KeyboardInterrupt:  # it was told as well, and takes the lab down
+            return outer.wait()
+        finally:
+            pid_file.unlink(missing_ok=True)
 
 
 def bring_up_loopback() -> None:

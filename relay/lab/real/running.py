@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -13,7 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.lab.real.layout import Laid
+from relay.lab.attacks import LOOK_SECONDS
+from relay.lab.real.layout import RELOAD, Laid
 from relay.lab.real.plan import SMTP_PORT, Server
 
 START_SECONDS = 30.0
@@ -73,7 +75,22 @@ async def running(laid: Laid, programs: Programs) -> AsyncIterator[None]:
             pid_file = laid.directory / "postfix/queue/pid/master.pid" if name == "postfix" else None
             await stack.enter_async_context(process(name, command, laid, pid_file=pid_file))
             await until_listening(address, port, laid.directory / "log" / f"{name}.log")
+        following = asyncio.create_task(_reload_zones(laid), name="reload zones")
+        stack.callback(following.cancel)
         yield
+
+
+async def _reload_zones(laid: Laid) -> None:
+    """Let the name server read its zones again whenever they have changed."""
+    stamp = laid.directory / "dns" / RELOAD
+    seen = await asyncio.to_thread(stamp.stat)
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = await asyncio.to_thread(stamp.stat)
+        if now.st_mtime_ns != seen.st_mtime_ns:
+            seen = now
+            with suppress(OSError, ValueError):
+                os.kill(int(await asyncio.to_thread((laid.directory / "dns/nsd.pid").read_text)), signal.SIGHUP)
 
 
 def _give_away(laid: Laid) -> None:

@@ -31,7 +31,7 @@ server:
     chroot: ""
     zonesdir: "{directory}"
     database: ""
-    pidfile: ""
+    pidfile: "{directory}/nsd.pid"
     xfrdfile: ""
     zonelistfile: ""
     cookie-secret-file: ""
@@ -73,6 +73,7 @@ server:
     trust-anchor-signaling: no
     local-zone: "test." nodefault
     cache-max-ttl: 5
+    val-bogus-ttl: 5
     cache-max-negative-ttl: 5
     infra-host-ttl: 5
     hide-identity: yes

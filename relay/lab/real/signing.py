@@ -64,14 +64,25 @@ class Signer:
             made = self._made(zone, delegations, without=faults)
             if zone.trust is not Trust.INSECURE:
                 private, public = _new_key()
+                if zone.trust is Trust.SECURE and len(children) == 0:
+                    self._write_spoilt(file, self._made(zone, delegations, without=faults), private, public)
                 self._sign(made, private, public, expired=zone.trust is Trust.BOGUS)
                 vouched = _new_key()[1] if zone.trust is Trust.WRONG_DS else public
                 signers[zone.apex] = _delegation_signer(zone.apex, vouched)
             made.to_file(file, relativize=False)
+            if file.with_suffix(".zone.bogus").exists():
+                made.to_file(file.with_suffix(".zone.good"), relativize=False)
             files[zone.apex] = file
         trust_anchor = self._directory / "root.ds"
         trust_anchor.write_text(signers["."] + "\n")
         return SignedTree(files, trust_anchor)
+
+    def _write_spoilt(
+        self, file: Path, made: dns.zone.Zone, private: ec.EllipticCurvePrivateKey, public: DNSKEY
+    ) -> None:
+        """The zone as it is under attack, beside itself: by the same key, and over."""
+        self._sign(made, private, public, expired=True)
+        made.to_file(file.with_suffix(".zone.bogus"), relativize=False)
 
     def _made(self, zone: Zone, delegations: Sequence[str], without: Collection[str]) -> dns.zone.Zone:
         lines = [
