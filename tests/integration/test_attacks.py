@@ -1,4 +1,4 @@
-"""``lab attack`` and ``lab heal`` on a running lab: refused, explained, and delivered once healed; docs/lab.md has the transcript.
+"""``lab attack`` and ``lab heal`` on a running lab: refused, explained, delivered once healed; docs/lab.md has the transcript.
 
 ``RELAY_TEST_WRITE=1`` writes the transcript into the document.
 """
@@ -32,12 +32,15 @@ class Lab:
 
     def __init__(self, process: WatchedProcess) -> None:
         self.process = process
-        greeting = process.wait_for(r"Harm one: .* --lab (\S+)")
-        self.directory = Path(greeting.rpartition(" ")[2].strip())
+        self.directory = Path(process.wait_for(r"Harm one: .* --lab (\S+)")[1])
         server = next(line for line in process.lines() if "swaks --server" in line)
         found = re.search(r"--server ([\d.]+):(\d+)", server)
         assert found is not None
         self.smtp = found[1], int(found[2])
+
+    def line(self, pattern: str) -> str:
+        """The first line of the log that has it, once it is there."""
+        return self.process.wait_for(rf".*{pattern}.*")[0]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the relay's, as a person would type it."""
@@ -78,21 +81,21 @@ def test_attacked_refused_healed_delivered(lab: Lab, kind: str) -> None:
     recipient = f"{kind}@{name}.lab.test"
     assert lab.run("lab", "attack", kind, name).returncode == 0
     lab.send(recipient)
-    refused = lab.process.wait_for(rf"to=<{recipient}>.*status=deferred")
+    refused = lab.line(rf"to=<{recipient}>.*status=deferred")
     assert reason in refused
     assert not any("status=sent" in line for line in lab.process.lines() if f"to=<{recipient}>" in line)
     assert lab.run("lab", "heal", name).returncode == 0
-    assert "tls=dane" in lab.process.wait_for(rf"to=<{recipient}>.*status=sent")
+    assert "tls=dane" in lab.line(rf"to=<{recipient}>.*status=sent")
 
 
 def test_a_bogus_zone(lab: Lab) -> None:
     """Of a name that nobody has looked up before, for what is known stays so: an absence that is not proved bounces nothing."""
     assert lab.run("lab", "attack", "bogus", "rsa").returncode == 0
     lab.send("bogus@new.rsa.lab.test")
-    refused = lab.process.wait_for(r"to=<bogus@new\.rsa\.lab\.test>.*status=deferred")
+    refused = lab.line(r"to=<bogus@new\.rsa\.lab\.test>.*status=deferred")
     assert "validation failure" in refused
     assert lab.run("lab", "heal", "rsa").returncode == 0
-    assert "dsn=5.4.4" in lab.process.wait_for(r"to=<bogus@new\.rsa\.lab\.test>.*status=bounced")
+    assert "dsn=5.4.4" in lab.line(r"to=<bogus@new\.rsa\.lab\.test>.*status=bounced")
 
 
 def test_mistakes_are_told(lab: Lab, tmp_path: Path) -> None:
@@ -114,7 +117,7 @@ def test_the_transcript(lab: Lab) -> None:
     say("dane-relay lab attack strip good", lab.run("lab", "attack", "strip", "good").stdout)
     shown.append("$ swaks --server 127.0.0.1:2525 --to late@good.lab.test")
     lab.send("late@good.lab.test")
-    shown.append(lab.process.wait_for(r"to=<late@good\.lab\.test>.*status=deferred"))
+    shown.append(lab.line(r"to=<late@good\.lab\.test>.*status=deferred"))
     why = lab.run("explain", "good.lab.test", "--live", "-c", str(lab.directory / "relay.toml")).stdout
     wanted = ("level", "because", "session")
     say(
@@ -124,7 +127,7 @@ def test_the_transcript(lab: Lab) -> None:
         ),
     )
     say("dane-relay lab heal good", lab.run("lab", "heal", "good").stdout)
-    shown.append(lab.process.wait_for(r"to=<late@good\.lab\.test>.*status=sent"))
+    shown.append(lab.line(r"to=<late@good\.lab\.test>.*status=sent"))
     transcript = "```\n" + "\n".join(map(timeless, shown)) + "\n```\n"
     text = DOCUMENT.read_text()
     before, _, rest = text.partition(BEGIN)
