@@ -284,6 +284,7 @@ class Building:
             new_id=self.new_id,
             observe=self.observe,
             accepted=self.worker.expect,
+            users=lambda: self.rules.users,
         )
         await self.servers.start()
         self.stack.push_async_callback(self.ending.drain, self.servers, self.worker, self.observe)

@@ -12,7 +12,9 @@ from relay.config.config import Config
 from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import Address, Client, QueueId, Sender
 from relay.queue.store import QueueStore
+from relay.sasl.users import Users
 from relay.smtpd.access import LocalRewrite, is_written_here
+from relay.smtpd.authentication import Authenticator
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.server import SmtpServer, server_tls_context
@@ -34,9 +36,11 @@ def front_end(
     new_id: Callable[[], QueueId],
     observe: Observer,
     accepted: Callable[[Collection[str]], None],
+    users: Callable[[], Users | None] = lambda: None,
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
+    :param users: who may log in now.
     :raises CannotServe: if its certificate cannot be used.
     """
     options = smtpd_options(config)
@@ -53,6 +57,7 @@ def front_end(
         adds_missing=adds_missing(config),
     )
     tls_context = server_tls_context(options)
+    authenticator = Authenticator(users, observe=observe)
 
     def session(lobby: Lobby) -> Session:
         return Session(
@@ -62,6 +67,7 @@ def front_end(
             refusal=intake.refusal,
             observe=observe,
             tls_context=tls_context,
+            authenticator=authenticator,
         )
 
     return SmtpServer(config.smtpd.listen, session, options)

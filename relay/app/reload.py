@@ -35,6 +35,7 @@ _OF_RULES = (
     ("smtp", "sender_dependent_relayhost_maps"),
     ("smtp", "fallback_relay"),
     ("dns", "on_no_validation"),
+    ("smtpd", "users_file"),
 )
 _OF_SESSIONS = ("tls_note_starttls_offer", "tls_wrappermode", "tls_wrappermode_ports")
 

@@ -11,6 +11,7 @@ from functools import partial
 from relay.config.config import Config, policy_defaults
 from relay.config.credentials import load_credential_maps
 from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
+from relay.config.users import load_users
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
 from relay.mail.names import NextHop
@@ -23,6 +24,7 @@ from relay.policy.withheld import withheld_lines
 from relay.routing.relayhosts import SenderTables
 from relay.routing.transport import TransportTables
 from relay.sasl.passwords import CredentialTables
+from relay.sasl.users import Users
 from relay.tls.chain import ChainChecker
 from relay.tls.handshake import ClientContexts
 
@@ -32,6 +34,7 @@ class Rules:
     """The administrator's rules at one time; never changed, only replaced.
 
     :param misplaced: lines of the policy maps that may have no end.
+    :param users: who may log in at the front door; None where nobody may.
     """
 
     policies: Policies
@@ -43,6 +46,7 @@ class Rules:
     transports: TransportTables
     senders: SenderTables
     credentials: CredentialTables
+    users: Users | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -60,7 +64,7 @@ class Rules:
 def read_rules(config: Config) -> Rules:
     """Read everything that the configuration names and a reload may change.
 
-    :raises ConfigErrors: if a map cannot be read; malformed lines in one are no error, they defer their mail.
+    :raises ConfigErrors: if a map or the users cannot be read; malformed lines in one are no error, they defer their mail.
     :raises CaStoreError: if the CA certificates cannot be read.
     :raises ClientCertificateError: if the client certificate and its key cannot be used.
     """
@@ -98,6 +102,7 @@ def read_rules(config: Config) -> Rules:
         transports=transports,
         senders=senders,
         credentials=credentials,
+        users=load_users(config.smtpd.users_file),
     )
 
 

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Entry] = {
     "finger": Entry("finger", "command", "Open a session with every host of a domain, and say who meets the policy."),
     "lab": Entry("lab", "command", "Play good and bad destinations in one process."),
     "queue": Entry("queue", "command", "Look at the queue and act on it."),
+    "user": Entry("user", "command", "Say who may log in at the front door."),
     "reload": Entry("control", "reload", "Let the running relay read its policy maps and routes again."),
     "stop": Entry("control", "stop", "End the running relay."),
 }

@@ -15,6 +15,7 @@ from relay.config.errors import ConfigError, ConfigErrors
 from relay.config.files import unwritable_directories
 from relay.config.load import Examined, examine
 from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
+from relay.config.users import load_users
 from relay.dns.anchor import AnchorError, read_anchors
 from relay.policy.exceptions import endings, misplaced
 from relay.policy.table import PolicyTable, PolicyTables
@@ -52,6 +53,7 @@ def check(path: Path, environ: Mapping[str, str], *, hostname: str, now: datetim
     _check_maps(report, examined, now)
     _check_routes(report, examined)
     _check_credentials(report, examined)
+    _check_users(report, examined)
     _check_certificates(report, examined, now)
     _check_anchor(report, examined)
     _check_directories(report, examined)
@@ -120,6 +122,20 @@ def _check_credentials(report: Report, examined: Examined) -> None:
         report.read.append(f"{found.table.name}: {len(found.table.entries)} credentials")
         for note in found.notes:
             (report.errors if note.is_error else report.warnings).append(ConfigError(note.place, note.message))
+
+
+def _check_users(report: Report, examined: Examined) -> None:
+    name = examined.config.smtpd.users_file
+    try:
+        users = load_users(name)
+    except ConfigErrors as unusable:
+        report.errors += unusable.errors
+        return
+    if users is None:
+        return
+    report.read.append(f"{name}: {len(users.by_name)} users")
+    if Path(name).stat().st_mode & 0o077:
+        report.warnings.append(ConfigError(name, "others than its owner can read it; chmod go= it"))
 
 
 def _check_certificates(report: Report, examined: Examined, now: datetime) -> None:

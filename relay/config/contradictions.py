@@ -26,6 +26,7 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
     """Find what contradicts itself; the caller leaves out what involves an option that is wrong already."""
     yield from _releases(config)
     yield from _certificates(config)
+    yield from _users(config)
     yield from _receiving(config)
     yield from _sending(config)
     yield from _queue(config)
@@ -64,6 +65,20 @@ def _certificates(config: Config) -> Iterator[Contradiction]:
         yield Contradiction(
             (("smtpd", "tls_security_level"), ("smtpd", "tls_cert_file"), ("smtpd", "tls_key_file")),
             f'tls_security_level = "{smtpd.tls_security_level.word}" needs tls_cert_file and tls_key_file',
+        )
+
+
+def _users(config: Config) -> Iterator[Contradiction]:
+    smtpd = config.smtpd
+    if smtpd.users_file and not smtpd.tls_security_level.uses_tls:
+        yield Contradiction(
+            (("smtpd", "users_file"), ("smtpd", "tls_security_level")),
+            "users_file needs TLS, since AUTH is never offered in the clear; set tls_security_level to may or encrypt",
+        )
+    if smtpd.users_file and not smtpd.tls_auth_only:
+        yield Contradiction(
+            (("smtpd", "tls_auth_only"), ("smtpd", "users_file")),
+            "tls_auth_only = false would take passwords in the clear, which this relay never does; leave it out",
         )
 
 

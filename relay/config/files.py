@@ -52,6 +52,7 @@ def files_of_rules(config: Config) -> tuple[Path, ...]:
     smtp = config.smtp
     maps = [spec for key in type(smtp).model_fields if key.endswith("_maps") for spec in getattr(smtp, key)]
     named = [Path(name) for name in (smtp.tls_CAfile, smtp.tls_CApath, smtp.tls_cert_file, smtp.tls_key_file) if name]
+    named += [Path(config.smtpd.users_file)] if config.smtpd.users_file else []
     return (*(path for path in (map_path(spec, config.base) for spec in maps) if path is not None), *named)
 
 

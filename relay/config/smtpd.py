@@ -42,8 +42,12 @@ class SmtpdSection(Section):
         "", "PEM file with our certificate for clients, then its intermediates."
     )
     tls_key_file: Annotated[str, OPTIONAL_PATH] = option("", "PEM file with the private key of that certificate.")
-    tls_auth_only: Annotated[bool, SWITCH] = later(False, "Whether AUTH is offered over TLS only.")
-    users_file: Annotated[str, OPTIONAL_PATH] = later("", "File with the users who may authenticate.")
+    tls_auth_only: Annotated[bool, SWITCH] = option(
+        True, "Whether AUTH is offered and taken over TLS only; with users_file nothing else is possible."
+    )
+    users_file: Annotated[str, OPTIONAL_PATH] = option(
+        "", "File with the users who may log in (AUTH) and then relay; `dane-relay user` writes it. Needs TLS."
+    )
     sender_login_maps: Annotated[str, TEXT] = later("", "Map of the sender addresses that each user owns.")
     message_size_limit: Annotated[int, SIZE] = option(
         10_240_000, "Largest message that is taken, in bytes; offered as SIZE."

@@ -203,6 +203,8 @@ def _client(client: Client) -> Facts:
         "helo": _text(client.helo),
         "sasl_username": _text(client.user),
     }
+    if client.sasl_method:
+        facts["sasl_method"] = client.sasl_method
     if client.tls.used:
         facts["client_tls"] = {
             "protocol": client.tls.protocol,

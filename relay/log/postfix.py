@@ -196,8 +196,9 @@ def _accepting(event: ClientConnected | ClientDisconnected | ClientLost | Reject
         case Rejected():
             yield Program.SMTPD, _reject(event, client)
         case Accepted(queue_id=queue_id, message_id=message_id):
-            user = event.client.user
-            login = f", sasl_username={one_line(user, MAX_NAME)}" if user else ""
+            user, method = event.client.user, event.client.sasl_method
+            login = f", sasl_method={method}" if method else ""
+            login += f", sasl_username={one_line(user, MAX_NAME)}" if user else ""
             yield Program.SMTPD, f"{queue_id}: client={client}{login}"
             yield Program.CLEANUP, f"{queue_id}: message-id={one_line(message_id.strip()) or '<>'}"
         case _:

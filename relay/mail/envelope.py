@@ -129,7 +129,7 @@ class Client:
     :param name: the verified reverse name, or ``unknown``.
     :param helo: the HELO or EHLO argument as sent.
     :param protocol: ``SMTP`` or ``ESMTP``; TLS and authentication are added where the word is printed.
-    :param user: the authenticated user, empty if there was none.
+    :param user: the authenticated user, empty if there was none; ``sasl_method`` is how it logged in.
     """
 
     address: IpAddress
@@ -139,6 +139,7 @@ class Client:
     protocol: str = "ESMTP"
     tls: ClientTls = NO_TLS
     user: str = ""
+    sasl_method: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}[{self.address}]"

@@ -205,6 +205,7 @@ def _client_json(client: Client) -> str:
             "helo": client.helo,
             "protocol": client.protocol,
             "user": client.user,
+            "sasl_method": client.sasl_method,
             "tls": [tls.protocol, tls.cipher, tls.bits, tls.algorithm_bits],
         },
         separators=(",", ":"),
@@ -223,4 +224,5 @@ def _client_of(document: str) -> Client:
         protocol=facts["protocol"],
         tls=ClientTls(protocol=protocol, cipher=cipher, bits=bits, algorithm_bits=algorithm_bits),
         user=facts["user"],
+        sasl_method=facts.get("sasl_method", ""),  # rows of before 0.1 have none
     )

@@ -39,6 +39,11 @@ def may_relay(address: IpAddress, mynetworks: Iterable[IpNetwork]) -> bool:
     return any(form.version == network.version and form in network for network in mynetworks for form in forms)
 
 
+def may_send(client: Client, mynetworks: Iterable[IpNetwork]) -> bool:
+    """Whether a client may have mail sent anywhere: for its address, or because it has logged in."""
+    return bool(client.user) or may_relay(client.address, mynetworks)
+
+
 class LocalRewrite(Enum):
     """Whose mail counts as written here: the words of Postfix's ``local_header_rewrite_clients``."""
 

@@ -10,10 +10,11 @@ from relay.mail.reply import Reply
 from relay.smtpd import replies
 
 _MAX_QUOTED = 100
+_AFTER_AUTH = re.compile(rb"\bAUTH\b.*", re.DOTALL | re.IGNORECASE)
 # smtpd_forbidden_commands, and a header field where a command should be (is_header.c): no mail client says any of it.
 _FORBIDDEN = re.compile(r"CONNECT|GET|POST|[^A-Z].*|[!-9;-~]+:.*", re.DOTALL)
 # Commands that end a group of pipelined ones (RFC 2920 section 3.1; smtpd.c, SMTPD_CMD_FLAG_LAST).
-_LAST_OF_GROUP = frozenset({"HELO", "EHLO", "DATA", "NOOP", "VRFY"})
+_LAST_OF_GROUP = frozenset({"HELO", "EHLO", "DATA", "NOOP", "VRFY", "AUTH"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +49,5 @@ def read_command(line: bytes, knows: Callable[[str], bool]) -> Command | Reply:
 
 
 def quoted(octets: bytes) -> str:
-    """What a client said, for the log: ASCII, on one line, bounded."""
-    return ascii(octets[:_MAX_QUOTED].decode("latin-1"))[1:-1]
+    """What a client said, for the log: ASCII, on one line, bounded; nothing that follows an AUTH."""
+    return ascii(_AFTER_AUTH.sub(b"AUTH ...", octets)[:_MAX_QUOTED].decode("latin-1"))[1:-1]

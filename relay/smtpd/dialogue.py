@@ -1,7 +1,7 @@
 """The conversation of one session as a state machine: commands in, replies out, no sockets and no waiting.
 
 States: before and after HELO/EHLO, in the clear and under TLS, and within them no transaction, or one with a sender and
-its recipients. DATA, STARTTLS and QUIT are only decided here; ``session.py`` carries them out.
+its recipients. DATA, STARTTLS, AUTH and QUIT are only decided here; ``session.py`` carries them out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from relay.log.events import Observer, Program, Rejected, Warned
 from relay.mail.envelope import Client, ClientTls, Envelope, Recipient, RecipientId, sender_text
 from relay.mail.names import IpAddress
 from relay.mail.reply import Reply
+from relay.sasl.server import MECHANISMS
 from relay.smtpd import replies
-from relay.smtpd.access import may_relay
+from relay.smtpd.access import may_send
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.parameters import MailParameters, parse_mail, parse_rcpt
 from relay.smtpd.rates import Counted
@@ -39,6 +40,7 @@ class Dialogue:
     :param exceeds: counts what the client does; gives 0, or how often it did that of late if that is too often.
     :param observe: told of each refusal for policy.
     :param refusal: why no message could be taken now, asked at each MAIL.
+    :param auth_available: whether there is anybody to log in as; over TLS only.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Dialogue:
         exceeds: Callable[[Counted, IpAddress], int],
         observe: Observer,
         refusal: Callable[[], Reply | None] = lambda: None,
+        auth_available: Callable[[], bool] = lambda: False,
     ) -> None:
         self.client = replace(client, protocol="SMTP")
         self._options = options
@@ -58,7 +61,7 @@ class Dialogue:
         self._exceeds = exceeds
         self._observe = observe
         self._refusal = refusal
-        self._may_relay = may_relay(client.address, options.mynetworks)
+        self._auth_available = auth_available
         self._mail: MailParameters | _Idle = _NO_TRANSACTION
         self._recipients: list[Recipient] = []
         self._in_chunks = False
@@ -70,7 +73,6 @@ class Dialogue:
             "RSET": self._rset,
             "NOOP": lambda _: replies.OK,
             "VRFY": lambda _: replies.VRFY_DISABLED,
-            "AUTH": lambda _: replies.AUTH_DISABLED,
         }
 
     def answer(self, verb: str, argument: str) -> Reply:
@@ -90,7 +92,7 @@ class Dialogue:
 
     def knows(self, verb: str) -> bool:
         """Whether the verb is one of ours; others are counted and logged as ``unknown``."""
-        return verb in self._answers or verb in {"DATA", "BDAT", "STARTTLS", "QUIT"}
+        return verb in self._answers or verb in {"DATA", "BDAT", "STARTTLS", "AUTH", "QUIT"}
 
     @property
     def in_transaction(self) -> bool:
@@ -147,7 +149,27 @@ class Dialogue:
     def tls_began(self, tls: ClientTls) -> None:
         """The session is encrypted now; whatever was said in the clear is forgotten (RFC 3207 section 4.2)."""
         self.end_transaction()
-        self.client = replace(self.client, helo="", protocol="SMTP", tls=tls)
+        self.client = replace(self.client, helo="", protocol="SMTP", tls=tls, user="", sasl_method="")
+
+    def refuses_auth(self, argument: str) -> Reply | None:
+        """AUTH: why it may not begin, or None (smtpd_sasl_proto.c has the order)."""
+        if self._lacks_tls:
+            return replies.MUST_START_TLS
+        if self.client.protocol != "ESMTP":
+            return replies.HELLO_FIRST
+        if not self._auth_available():
+            return replies.AUTH_DISABLED
+        if not isinstance(self._mail, _Idle):
+            return replies.IN_TRANSACTION
+        if not self.client.tls.used:
+            return replies.AUTH_NEEDS_TLS
+        if self.client.user:
+            return replies.ALREADY_AUTHENTICATED
+        return None if 1 <= len(argument.split()) <= 2 else replies.syntax("AUTH mechanism")
+
+    def logged_in(self, user: str, method: str) -> None:
+        """The client has proved who it is."""
+        self.client = replace(self.client, user=user, sasl_method=method)
 
     def _helo(self, argument: str) -> Reply:
         if not argument:
@@ -163,7 +185,10 @@ class Dialogue:
         self.client = replace(self.client, helo=argument, protocol="ESMTP")
         starttls = self._tls_available and not self.client.tls.used
         return replies.extensions(
-            self._hostname, message_size_limit=self._options.message_size_limit, starttls=starttls
+            self._hostname,
+            message_size_limit=self._options.message_size_limit,
+            starttls=starttls,
+            auth=MECHANISMS if self.client.tls.used and self._auth_available() else (),
         )
 
     def _mail_from(self, argument: str) -> Reply:
@@ -194,7 +219,7 @@ class Dialogue:
         if isinstance(rcpt, Reply):
             return rcpt
         sender, recipient = sender_text(mail.sender), rcpt.address.text
-        if not self._may_relay:
+        if not may_send(self.client, self._options.mynetworks):
             return self._rejected("RCPT", replies.relay_denied(recipient), sender=sender, recipient=recipient)
         if len(self._recipients) >= self._options.recipient_limit:
             return self._rejected("RCPT", replies.TOO_MANY_RECIPIENTS, sender=sender, recipient=recipient)

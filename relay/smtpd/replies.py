@@ -6,6 +6,7 @@ from a client is put in by ``wire_form``'s rules: no line ends, no control chara
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Final
 
@@ -44,6 +45,7 @@ RECIPIENT_OK: Final = _reply(250, "2.1.5 Ok")
 START_DATA: Final = _reply(354, "End data with <CR><LF>.<CR><LF>")
 START_TLS: Final = _reply(220, "2.0.0 Ready to start TLS")
 BYE: Final = _reply(221, "2.0.0 Bye")
+AUTHENTICATED: Final = _reply(235, "2.7.0 Authentication successful")
 
 
 def greeting(hostname: str) -> Reply:
@@ -56,16 +58,24 @@ def hello(hostname: str) -> Reply:
     return _reply(250, hostname)
 
 
-def extensions(hostname: str, *, message_size_limit: int, starttls: bool) -> Reply:
+def extensions(hostname: str, *, message_size_limit: int, starttls: bool, auth: tuple[str, ...] = ()) -> Reply:
     """The answer to EHLO: what we implement, in Postfix's order.
 
     :param message_size_limit: octets; 0 for no limit.
     :param starttls: whether TLS can be had and is not on yet.
+    :param auth: the mechanisms of AUTH; empty where it cannot be had.
     """
     lines = [hostname, "PIPELINING", f"SIZE {message_size_limit}" if message_size_limit else "SIZE"]
     if starttls:
         lines.append("STARTTLS")
+    if auth:
+        lines.append(" ".join(("AUTH", *auth)))
     return Reply(250, (*lines, "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"))
+
+
+def challenge(octets: bytes) -> Reply:
+    """What a mechanism of AUTH has to say."""
+    return _reply(334, base64.b64encode(octets).decode("ascii"))
 
 
 def queued(queue_id: QueueId) -> Reply:
@@ -93,6 +103,14 @@ NOT_RECOGNIZED: Final = _reply(500, "5.5.2 Error: command not recognized")
 NOT_IMPLEMENTED: Final = _reply(502, "5.5.1 Error: command not implemented")
 VRFY_DISABLED: Final = _reply(502, "5.5.1 VRFY command is disabled")
 AUTH_DISABLED: Final = _reply(503, "5.5.1 Error: authentication not enabled")
+HELLO_FIRST: Final = _reply(503, "5.5.1 Error: send HELO/EHLO first")
+ALREADY_AUTHENTICATED: Final = _reply(503, "5.5.1 Error: already authenticated")
+UNKNOWN_MECHANISM: Final = _reply(504, "5.5.4 Error: unknown authentication mechanism")
+AUTH_NEEDS_TLS: Final = _reply(538, "5.7.0 Encryption required for requested authentication mechanism")
+AUTH_FAILED: Final = _reply(535, "5.7.8 Error: authentication failed: authentication failure")
+AUTH_ABORTED: Final = _reply(501, "5.7.0 Authentication aborted")
+AUTH_BUSY: Final = _reply(454, "4.7.0 Temporary authentication failure")
+BAD_BASE64: Final = _reply(501, "5.5.2 Error: invalid base64 data")
 NESTED_MAIL: Final = _reply(503, "5.5.1 Error: nested MAIL command")
 NEED_MAIL: Final = _reply(503, "5.5.1 Error: need MAIL command")
 NEED_RCPT: Final = _reply(503, "5.5.1 Error: need RCPT command")
@@ -120,6 +138,10 @@ BAD_NOTIFY: Final = _reply(501, "5.5.4 Error: Bad NOTIFY parameter syntax")
 BAD_ORCPT: Final = _reply(501, "5.5.4 Error: Bad ORCPT parameter syntax")
 UNDECLARED_UNICODE: Final = _reply(553, "5.6.7 Must declare SMTPUTF8 to send unicode address")
 FORBIDDEN_COMMAND: Final = _reply(221, "2.7.0 Error: I can break rules, too. Goodbye.")
+
+
+LAST_WORDS: Final = frozenset({BYE, FORBIDDEN_COMMAND, NOT_SYNCHRONIZED, BDAT_SYNTAX, BDAT_BEYOND_SKIPPING})
+"""After these the session is over."""
 
 
 def chunk_discarded(octets: int) -> Reply:
@@ -176,6 +198,11 @@ def too_much_mail(address: str) -> Reply:
 def too_many_recipients_of_late(address: str) -> Reply:
     """One client has named too many recipients of late."""
     return _reply(450, f"4.7.1 Error: too many recipients from {address}")
+
+
+def too_many_auth(address: str) -> Reply:
+    """One client has failed to log in too often of late."""
+    return _reply(450, f"4.7.1 Error: too many AUTH commands from {address}")
 
 
 def too_many_connections(hostname: str, address: str) -> Reply:

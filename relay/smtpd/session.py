@@ -39,6 +39,7 @@ from relay.mail.envelope import Client, ClientTls, Envelope
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.access import client_address
+from relay.smtpd.authentication import Authenticator
 from relay.smtpd.commands import Command, quoted, read_command
 from relay.smtpd.content import BareLineEnds
 from relay.smtpd.dialogue import Dialogue
@@ -52,16 +53,6 @@ from relay.smtpd.server import client_tls
 from relay.smtpd.softening import softened
 
 TOO_MANY_ERRORS = "too many errors"
-# After these the session is over.
-_LAST_WORDS = frozenset(
-    {
-        replies.BYE,
-        replies.FORBIDDEN_COMMAND,
-        replies.NOT_SYNCHRONIZED,
-        replies.BDAT_SYNTAX,
-        replies.BDAT_BEYOND_SKIPPING,
-    }
-)
 # Seconds that a client has to take our last words and close, before the connection is cut.
 _LINGER = 10.0
 
@@ -75,6 +66,7 @@ class Session(SMTP):
     :param refusal: why no message could be taken now; None while one could.
     :param tls_context: for STARTTLS; None means that TLS is not offered.
     :param name_of: the client's name, for the log and the Received field.
+    :param authenticator: for AUTH; None means that it is not offered.
     """
 
     # The size of the stream's buffer here, not of a line: incoming.py bounds those.
@@ -90,6 +82,7 @@ class Session(SMTP):
         refusal: Callable[[], Reply | None] = lambda: None,
         tls_context: ssl.SSLContext | None = None,
         name_of: NameOf = name_without_dns,
+        authenticator: Authenticator | None = None,
     ) -> None:
         # aiosmtpd keeps this in the class and empties it for everybody at each new connection.
         self.command_size_limits = {}
@@ -108,6 +101,7 @@ class Session(SMTP):
         self._observe = observe
         self._refusal = refusal
         self._name_of = name_of
+        self._logins = authenticator or Authenticator(lambda: None, observe=observe)
         self._patience = Patience(options)
         self._verb = "UNKNOWN"
         self._stage = "CONNECT"
@@ -190,6 +184,7 @@ class Session(SMTP):
             exceeds=self._lobby.exceeds,
             observe=self._observe,
             refusal=self._refusal,
+            auth_available=lambda: self._logins.available,
         )
         self._reception = Reception(
             self._incoming,
@@ -261,14 +256,14 @@ class Session(SMTP):
                 await asyncio.sleep(self._options.error_sleep_time)
             if reply is not replies.START_TLS:  # which was said before TLS began
                 self._answer(reply)
-            if reply in _LAST_WORDS:
+            if reply in replies.LAST_WORDS:
                 self._over = True
 
     def _out_of_turn(self, after: str) -> bool:
         """Whether the client said something before it was its turn, and is to be cut off for it."""
         early = self._incoming.early
         if early:
-            self._note(f"improper command pipelining after {after} from {self._dialogue.client}: {quoted(early)}")
+            self._note(f"improper command pipelining after {after} from {self._dialogue.client}: {self._said(early)}")
         return bool(early) and self._options.forbid_unauth_pipelining
 
     async def _guarded(self, work: Awaitable[Reply]) -> Reply:
@@ -306,7 +301,7 @@ class Session(SMTP):
         client = self._dialogue.client
         if isinstance(command, Reply):
             if command is replies.FORBIDDEN_COMMAND:
-                self._warn(f"non-SMTP command from {client}: {quoted(line)}")
+                self._warn(f"non-SMTP command from {client}: {self._said(line)}")
             return command
         self._verb = self._stage = command.verb
         if command.ends_a_group(client.protocol) and self._out_of_turn(command.verb):
@@ -321,6 +316,8 @@ class Session(SMTP):
                 return await self._received(self._reception.bdat(command.argument))
             case "STARTTLS":
                 return await self._start_tls(command.argument)
+            case "AUTH":
+                return await self._logins.log_in(self._dialogue, command.argument, self._ask)
             case "QUIT":
                 return replies.BYE
             case verb:
@@ -338,6 +335,11 @@ class Session(SMTP):
             self._stage = "END-OF-MESSAGE"
             self._patience.renew()
         return reply
+
+    async def _ask(self, challenge: bytes) -> bytes | Odd:
+        self._answer(replies.challenge(challenge))
+        await self._flush()
+        return await self._incoming.line()
 
     async def _start_tls(self, argument: str) -> Reply:
         reply = self._dialogue.begin_tls(argument)
@@ -365,6 +367,9 @@ class Session(SMTP):
         if ssl_object is None or self.tls_context is None:  # gone in the middle of the handshake
             raise ClientGone(LOST)
         return client_tls(ssl_object, self.tls_context)
+
+    def _said(self, octets: bytes) -> str:  # behind an AUTH, whatever became of it, may be a password
+        return "..." if self._verb == "AUTH" or "auth" in self._patience.commands else quoted(octets)
 
     def _warn(self, text: str) -> None:
         self._observe(Warned(Program.SMTPD, text))

@@ -69,6 +69,7 @@ PROGRAMS = {
         Program("saslpasswd2", ("sasl2-bin", "libsasl2-modules")),
         Program("exim4", ("exim4-daemon-light",)),
         Program("swaks", ("swaks", "libnet-ssleay-perl")),
+        Program("curl", ("curl",)),
         Program("pflogsumm", ("pflogsumm", "libdate-calc-perl")),
     )
 }

@@ -14,6 +14,8 @@ from relay.log.events import Event
 from relay.mail.envelope import Address, Message, QueueId, Sender
 from relay.mail.names import Domain
 from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
+from relay.sasl.users import Users
+from relay.smtpd.authentication import Authenticator
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.naming import NameOf, name_without_dns
@@ -178,6 +180,7 @@ async def front_end(
     *,
     store: RecordingStore | None = None,
     name_of: NameOf = name_without_dns,
+    users: Users | None = None,
 ) -> AsyncIterator[FrontEnd]:
     """A server on a free port of 127.0.0.1."""
     settings = settings or options()
@@ -209,6 +212,7 @@ async def front_end(
         accepted=lambda destinations: woken.append(None),
     )
     tls_context = server_tls_context(settings)
+    authenticator = Authenticator(lambda: users, observe=observe)
 
     def session(lobby: Lobby) -> Session:
         return Session(
@@ -219,6 +223,7 @@ async def front_end(
             observe=observe,
             tls_context=tls_context,
             name_of=name_of,
+            authenticator=authenticator,
         )
 
     server = SmtpServer([("127.0.0.1", 0)], session, settings)
