@@ -6,7 +6,6 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from relay.config.errors import ConfigError, ConfigErrors
@@ -44,6 +43,7 @@ def change_users(path: Path, change: Callable[[str], str]) -> None:
     :param change: gives the new text for the old one, which is empty where there is no file.
     :raises OSError: if it cannot be read or written.
     """
+    path = path.resolve()
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -59,10 +59,8 @@ def change_users(path: Path, change: Callable[[str], str]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(new, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(new)
-            raise
+        finally:
+            Path(new).unlink(missing_ok=True)  # where it did not become the file
         os.fsync(directory)
     finally:
         os.close(directory)
