@@ -92,6 +92,7 @@ PURE = {
     "smtpd/budget",
     "smtpd/section",
     "smtpd/access",
+    "smtpd/ownership",
     "delivery/plan",
     "delivery/lines",
     "delivery/downgrade",

@@ -285,6 +285,7 @@ class Building:
             observe=self.observe,
             accepted=self.worker.expect,
             users=lambda: self.rules.users,
+            owners=lambda: self.rules.owners,
         )
         await self.servers.start()
         self.stack.push_async_callback(self.ending.drain, self.servers, self.worker, self.observe)

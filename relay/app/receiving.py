@@ -17,6 +17,7 @@ from relay.smtpd.access import LocalRewrite, is_written_here
 from relay.smtpd.authentication import Authenticator
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
+from relay.smtpd.ownership import Owners
 from relay.smtpd.server import SmtpServer, server_tls_context
 from relay.smtpd.session import Session
 from relay.smtpd.softening import softly
@@ -37,10 +38,11 @@ def front_end(
     observe: Observer,
     accepted: Callable[[Collection[str]], None],
     users: Callable[[], Users | None] = lambda: None,
+    owners: Callable[[], Owners] = Owners,
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
-    :param users: who may log in now.
+    :param users: who may log in now, and ``owners`` who of them may use which sender address.
     :raises CannotServe: if its certificate cannot be used.
     """
     options = smtpd_options(config)
@@ -57,7 +59,7 @@ def front_end(
         adds_missing=adds_missing(config),
     )
     tls_context = server_tls_context(options)
-    authenticator = Authenticator(users, observe=observe)
+    authenticator = Authenticator(users, observe=observe, owners=owners)
 
     def session(lobby: Lobby) -> Session:
         return Session(

@@ -36,6 +36,7 @@ _OF_RULES = (
     ("smtp", "fallback_relay"),
     ("dns", "on_no_validation"),
     ("smtpd", "users_file"),
+    ("smtpd", "sender_login_maps"),
 )
 _OF_SESSIONS = ("tls_note_starttls_offer", "tls_wrappermode", "tls_wrappermode_ports")
 

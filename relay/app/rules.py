@@ -10,7 +10,7 @@ from functools import partial
 
 from relay.config.config import Config, policy_defaults
 from relay.config.credentials import load_credential_maps
-from relay.config.maps import load_policy_maps, load_sender_maps, load_transport_maps
+from relay.config.maps import load_login_maps, load_policy_maps, load_sender_maps, load_transport_maps
 from relay.config.users import load_users
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
@@ -25,6 +25,7 @@ from relay.routing.relayhosts import SenderTables
 from relay.routing.transport import TransportTables
 from relay.sasl.passwords import CredentialTables
 from relay.sasl.users import Users
+from relay.smtpd.ownership import NO_OWNERS, Owners
 from relay.tls.chain import ChainChecker
 from relay.tls.handshake import ClientContexts
 
@@ -34,6 +35,7 @@ class Rules:
     """The administrator's rules at one time; never changed, only replaced.
 
     :param misplaced: lines of the policy maps that may have no end.
+    :param owners: who may use which sender address.
     :param users: who may log in at the front door; None where nobody may.
     """
 
@@ -47,11 +49,12 @@ class Rules:
     senders: SenderTables
     credentials: CredentialTables
     users: Users | None = None
+    owners: Owners = NO_OWNERS
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with lines of the maps, each with file and line."""
-        maps = (self.tables, self.transports, self.senders, self.credentials)
+        maps = (self.tables, self.transports, self.senders, self.credentials, self.owners)
         problems = (problem for each in maps for problem in each.problems)
         odd = (*self.misplaced, *withheld_lines(self.tables, self.credentials))
         return tuple(map(str, (*problems, *odd)))
@@ -103,6 +106,7 @@ def read_rules(config: Config) -> Rules:
         senders=senders,
         credentials=credentials,
         users=load_users(config.smtpd.users_file),
+        owners=Owners(load_login_maps(config.smtpd.sender_login_maps, config.base)),
     )
 
 

@@ -121,6 +121,14 @@ def load_sender_maps(specs: Iterable[str], base: Path, *, port: int) -> SenderTa
     )
 
 
+def load_login_maps(specs: Iterable[str], base: Path) -> tuple[LookupTable, ...]:
+    """Read the maps of ``smtpd.sender_login_maps``, whose keys are sender addresses or ``@domain``.
+
+    :raises ConfigErrors: if a file cannot be read, with every such file.
+    """
+    return tuple(each.table for each in load_maps(specs, base, what="sender login", read_key=read_sender_key))
+
+
 def _anchor_fault(name: str) -> str:
     """Postfix reads trust anchor files with the policy: what is no trust anchor file makes the line malformed."""
     try:

@@ -222,6 +222,7 @@ def _maps(what: str, file: str, types: tuple[str, ...] = MAP_TYPES) -> Kind:
 
 MAPS = _maps("policy", "tls_policy")
 TRANSPORT_MAPS = _maps("transport", "transport")
+LOGIN_MAPS = _maps("sender login", "sender_login")
 RELAYHOST_MAPS = _maps("relayhost", "sender_relayhost")
 # Secrets belong into files with a mode of their own, and where a pattern matches nobody meant to show them.
 PASSWORD_MAPS = _maps("password", "sasl_passwd", FILE_TYPES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
-from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, TEXT, choices, duration, integer, notation
-from relay.config.netkinds import LISTEN, NETWORKS, Endpoint, level
+from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, choices, duration, integer, notation
+from relay.config.netkinds import LISTEN, LOGIN_MAPS, NETWORKS, Endpoint, level
 from relay.config.section import Section, later, option
 from relay.policy.level import Level
 
@@ -48,7 +48,11 @@ class SmtpdSection(Section):
     users_file: Annotated[str, OPTIONAL_PATH] = option(
         "", "File with the users who may log in (AUTH) and then relay; `dane-relay user` writes it. Needs TLS."
     )
-    sender_login_maps: Annotated[str, TEXT] = later("", "Map of the sender addresses that each user owns.")
+    sender_login_maps: Annotated[tuple[str, ...], LOGIN_MAPS] = option(
+        (),
+        "Postfix files (types as in smtp.tls_policy_maps) from sender addresses or @domain to the users who may use them after "
+        "AUTH; others get 553 5.7.1. Without a map everybody who has logged in may use every address.",
+    )
     message_size_limit: Annotated[int, SIZE] = option(
         10_240_000, "Largest message that is taken, in bytes; offered as SIZE."
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from relay.log.events import Observer, Program, Warned
-from relay.mail.envelope import Client
+from relay.mail.envelope import Client, Sender
 from relay.mail.names import IpAddress
 from relay.mail.reply import Reply
 from relay.sasl.server import MECHANISMS, Challenge, Claim, Proved, Refused, ServerExchange, begin
@@ -19,6 +19,7 @@ from relay.smtpd import replies
 from relay.smtpd.commands import quoted
 from relay.smtpd.dialogue import Dialogue
 from relay.smtpd.incoming import Odd
+from relay.smtpd.ownership import Owners
 from relay.smtpd.rates import client_key
 
 # Passwords that are compared at a time (32 MiB each), and that may wait for it.
@@ -71,10 +72,19 @@ class Authenticator:
 
     :param users: those who may log in now; None where nobody may, and AUTH is not offered.
     :param observe: told of each failure.
+    :param owners: who may use which sender address now.
     """
 
-    def __init__(self, users: Callable[[], Users | None], *, observe: Observer, lockout: Lockout | None = None) -> None:
+    def __init__(
+        self,
+        users: Callable[[], Users | None],
+        *,
+        observe: Observer,
+        owners: Callable[[], Owners] = Owners,
+        lockout: Lockout | None = None,
+    ) -> None:
         self._users = users
+        self._owners = owners
         self._observe = observe
         self._lockout = lockout or Lockout()
         self._slots = asyncio.Semaphore(_AT_A_TIME)
@@ -84,6 +94,10 @@ class Authenticator:
     def available(self) -> bool:
         """Whether there is anybody to log in as."""
         return self._users() is not None
+
+    def disowns(self, sender: Sender, user: str) -> Reply | None:
+        """Why a user who has logged in may not use a sender address, or None."""
+        return self._owners().refuses(sender, user)
 
     async def log_in(self, dialogue: Dialogue, argument: str, ask: Ask) -> Reply:
         """Carry out the command AUTH; the dialogue knows the user afterwards, if it was one."""

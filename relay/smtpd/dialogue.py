@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from relay.log.events import Observer, Program, Rejected, Warned
-from relay.mail.envelope import Client, ClientTls, Envelope, Recipient, RecipientId, sender_text
+from relay.mail.envelope import Client, ClientTls, Envelope, Recipient, RecipientId, Sender, sender_text
 from relay.mail.names import IpAddress
 from relay.mail.reply import Reply
 from relay.sasl.server import MECHANISMS
@@ -41,6 +41,7 @@ class Dialogue:
     :param observe: told of each refusal for policy.
     :param refusal: why no message could be taken now, asked at each MAIL.
     :param auth_available: whether there is anybody to log in as; over TLS only.
+    :param disowns: why a user may not use a sender address.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Dialogue:
         observe: Observer,
         refusal: Callable[[], Reply | None] = lambda: None,
         auth_available: Callable[[], bool] = lambda: False,
+        disowns: Callable[[Sender, str], Reply | None] = lambda sender, user: None,
     ) -> None:
         self.client = replace(client, protocol="SMTP")
         self._options = options
@@ -62,6 +64,7 @@ class Dialogue:
         self._observe = observe
         self._refusal = refusal
         self._auth_available = auth_available
+        self._disowns = disowns
         self._mail: MailParameters | _Idle = _NO_TRANSACTION
         self._recipients: list[Recipient] = []
         self._in_chunks = False
@@ -201,7 +204,7 @@ class Dialogue:
             return mail
         if 0 < self._options.message_size_limit < mail.size:
             return self._rejected("MAIL", replies.DECLARED_TOO_BIG, sender=sender_text(mail.sender))
-        refusal = self._refusal()
+        refusal = self._disowns(mail.sender, self.client.user) or self._refusal()
         if refusal is not None:
             return self._rejected("MAIL", refusal, sender=sender_text(mail.sender))
         self._mail = mail

@@ -180,6 +180,16 @@ def relay_denied(recipient: str) -> Reply:
     return _reply(454, f"4.7.1 <{recipient}>: Relay access denied")
 
 
+def not_owned(sender: str, user: str) -> Reply:
+    """A user who has logged in is not to use that sender address."""
+    return _reply(553, f"5.7.1 <{sender}>: Sender address rejected: not owned by user {user}")
+
+
+def lookup_failed(address: str) -> Reply:
+    """A map that says what may be done cannot be understood; the log has where."""
+    return _reply(451, f"4.3.0 <{address}>: Temporary lookup failure")
+
+
 def timeout_exceeded(hostname: str) -> Reply:
     """The client was silent for too long."""
     return _reply(421, f"4.4.2 {hostname} Error: timeout exceeded")

@@ -185,6 +185,7 @@ class Session(SMTP):
             observe=self._observe,
             refusal=self._refusal,
             auth_available=lambda: self._logins.available,
+            disowns=self._logins.disowns,
         )
         self._reception = Reception(
             self._incoming,

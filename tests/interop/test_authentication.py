@@ -197,6 +197,18 @@ def test_a_changed_file_counts_at_once_and_a_bad_one_never(relay: RelayProcess) 
         client.login("ann", "battery staple")
 
 
+def test_who_may_be_which_sender(relay: RelayProcess) -> None:
+    text = relay.configuration.read_text()
+    (relay.directory / "owners").write_text(f"@client.test {USER}\n")
+    relay.configuration.write_text(text.replace("[smtpd]\n", '[smtpd]\nsender_login_maps = ["owners"]\n'))
+    os.kill(relay.process.pid, signal.SIGHUP)
+    relay.process.wait_for("reload -- version")
+    with session(relay) as client:
+        client.login(USER, PASSWORD)
+        assert client.mail("ann@elsewhere.test")[0] == 553
+        client.sendmail(USER, ["ann@sink.test"], CONTENT)
+
+
 def test_who_fails_too_often_is_shut_out(relay: RelayProcess) -> None:
     for _ in range(2):
         with session(relay) as client:

@@ -218,7 +218,6 @@ def test_values_of_the_wrong_kind(line: str) -> None:
     "line",
     [
         'smtpd.submissions_listen = "127.0.0.1:465"',
-        'smtpd.sender_login_maps = "x"',
         'smtpd.proxy_protocol_networks = "10.0.0.0/8"',
         "relay.workers = 2",
         "mta_sts.enabled = true",
@@ -236,7 +235,7 @@ def test_what_is_not_in_this_release(line: str) -> None:
 
 
 def test_a_later_option_may_have_its_default() -> None:
-    config_of('[smtpd]\nsender_login_maps = ""\n[mta_sts]\nenabled = false\n')
+    config_of("[tlsrpt]\nenabled = false\n[mta_sts]\nenabled = false\n")
 
 
 @pytest.mark.parametrize(

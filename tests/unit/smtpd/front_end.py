@@ -20,6 +20,7 @@ from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
+from relay.smtpd.ownership import NO_OWNERS, Owners
 from relay.smtpd.server import SmtpServer, server_tls_context
 from relay.smtpd.session import Session
 
@@ -181,6 +182,7 @@ async def front_end(
     store: RecordingStore | None = None,
     name_of: NameOf = name_without_dns,
     users: Users | None = None,
+    owners: Owners = NO_OWNERS,
 ) -> AsyncIterator[FrontEnd]:
     """A server on a free port of 127.0.0.1."""
     settings = settings or options()
@@ -212,7 +214,7 @@ async def front_end(
         accepted=lambda destinations: woken.append(None),
     )
     tls_context = server_tls_context(settings)
-    authenticator = Authenticator(lambda: users, observe=observe)
+    authenticator = Authenticator(lambda: users, observe=observe, owners=lambda: owners)
 
     def session(lobby: Lobby) -> Session:
         return Session(

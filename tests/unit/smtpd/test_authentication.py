@@ -10,12 +10,15 @@ from ipaddress import IPv4Network, ip_address
 
 import pytest
 
-from relay.log.events import Warned
+from relay.log.events import Rejected, Warned
+from relay.maps.build import MapSpec, build_table
+from relay.routing.relayhosts import read_key
 from relay.sasl.scram import ScramClient
 from relay.sasl.secret import Secret
 from relay.sasl.users import Users
 from relay.smtpd import authentication
 from relay.smtpd.authentication import LOCKOUT_SECONDS, MOST_FAILURES, Lockout
+from relay.smtpd.ownership import Owners
 from tests.unit.sasl.users_of_tests import PASSWORD, USER, users
 from tests.unit.smtpd.conftest import CertificateFiles
 from tests.unit.smtpd.front_end import Client, FrontEnd, front_end, options
@@ -178,6 +181,21 @@ async def test_passwords_wait_for_each_other_and_not_without_bound(
             assert await client.say(f"AUTH PLAIN {GOOD}") == "454 4.7.0 Temporary authentication failure"
         monkeypatch.undo()
         assert await client.say(f"AUTH PLAIN {GOOD}") == TAKEN
+
+
+async def test_a_sender_address_of_somebody_else(certificate: CertificateFiles) -> None:
+    settings = options(tls_cert_file=certificate.cert_file, tls_key_file=certificate.key_file)
+    owned = Owners((build_table(MapSpec("texthash", "map"), f"@example.org {USER}\n", read_key=read_key),))
+    async with front_end(settings, users=users(), owners=owned) as relay, relay.client() as client:
+        assert await client.say("MAIL FROM:<a@example.net>") == "250 2.1.0 Ok", "nobody has logged in"
+        await client.say("RSET")
+        await encrypt(client)
+        assert await client.say(f"AUTH PLAIN {GOOD}") == TAKEN
+        refused = f"553 5.7.1 <a@example.net>: Sender address rejected: not owned by user {USER}"
+        assert await client.say("MAIL FROM:<a@example.net>") == refused
+        rejected = await relay.seen(Rejected)
+        assert (rejected.where, rejected.client.user, rejected.sender) == ("MAIL", USER, "a@example.net")
+        assert (await client.message(b"hello\r\n")).startswith("250 2.0.0 Ok: queued")
 
 
 async def test_a_fault_inside_is_no_login(certificate: CertificateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
