@@ -56,7 +56,7 @@ def delivery_options(config: Config) -> DeliveryOptions:
 
 def _ourselves(config: Config) -> Ourselves:
     """Under which names and addresses this relay takes mail."""
-    listen = [(ip_address(host), port) for host, port in config.smtpd.listen]
+    listen = [(ip_address(host), port) for host, port in (*config.smtpd.listen, *config.smtpd.submissions_listen)]
     return Ourselves(
         names=frozenset(Domain.parse(name) for name in (config.relay.myhostname, config.helo_name) if name[:1] != "["),
         port=config.smtp.port,

@@ -61,7 +61,7 @@ def front_end(
     tls_context = server_tls_context(options)
     authenticator = Authenticator(users, observe=observe, owners=owners)
 
-    def session(lobby: Lobby) -> Session:
+    def session(lobby: Lobby, *, wrapped: bool = False) -> Session:
         return Session(
             lobby,
             options=options,
@@ -70,9 +70,16 @@ def front_end(
             observe=observe,
             tls_context=tls_context,
             authenticator=authenticator,
+            wrapped=wrapped,
         )
 
-    return SmtpServer(config.smtpd.listen, session, options)
+    return SmtpServer(
+        config.smtpd.listen,
+        session,
+        options,
+        submissions=config.smtpd.submissions_listen,
+        submissions_factory=functools.partial(session, wrapped=True),
+    )
 
 
 def make_room(connections: int, observe: Observer) -> None:

@@ -70,6 +70,17 @@ def _certificates(config: Config) -> Iterator[Contradiction]:
 
 def _users(config: Config) -> Iterator[Contradiction]:
     smtpd = config.smtpd
+    submissions = ("smtpd", "submissions_listen")
+    if smtpd.submissions_listen and not smtpd.tls_security_level.uses_tls:
+        yield Contradiction(
+            (submissions, ("smtpd", "tls_security_level")),
+            "submissions_listen needs TLS; set tls_security_level to may or encrypt, with tls_cert_file and tls_key_file",
+        )
+    for other, endpoints in ((("smtpd", "listen"), smtpd.listen), (("http", "listen"), config.http.listen)):
+        for endpoint in set(smtpd.submissions_listen) & set(endpoints):
+            if endpoint[1]:
+                text = f"{endpoint_text(endpoint)} is also {'.'.join(other)}; give each its own port"
+                yield Contradiction((submissions, other), text)
     if smtpd.users_file and not smtpd.tls_security_level.uses_tls:
         yield Contradiction(
             (("smtpd", "users_file"), ("smtpd", "tls_security_level")),

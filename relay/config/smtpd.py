@@ -29,8 +29,8 @@ class SmtpdSection(Section):
     listen: Annotated[tuple[Endpoint, ...], LISTEN] = option(
         (("127.0.0.1", 2525),), 'Addresses and ports that take mail; "" for none.'
     )
-    submissions_listen: Annotated[tuple[Endpoint, ...], LISTEN] = later(
-        (), "Addresses and ports that take mail over TLS from the first octet (submissions, port 465)."
+    submissions_listen: Annotated[tuple[Endpoint, ...], LISTEN] = option(
+        (), 'Addresses and ports that take mail over TLS from the first octet (submissions, port 465); "" for none.'
     )
     mynetworks: Annotated[tuple[IpNetwork, ...], NETWORKS] = option(
         _LOOPBACK, "Networks whose clients may relay to any destination; all others get 454 4.7.1."

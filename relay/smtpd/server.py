@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import ssl
 from collections.abc import Callable, Sequence
 
 from relay.mail.envelope import ClientTls
+from relay.smtpd.incoming import LOST, ClientGone
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.options import SmtpdOptions
 
@@ -43,8 +45,14 @@ def server_tls_context(options: SmtpdOptions) -> ssl.SSLContext | None:
     return context
 
 
-def client_tls(session: ssl.SSLObject, context: ssl.SSLContext) -> ClientTls:
-    """What there is to say of a client's TLS session."""
+def client_tls(writer: asyncio.StreamWriter, context: ssl.SSLContext | None) -> ClientTls:
+    """What there is to say of a client's TLS session.
+
+    :raises ClientGone: if it went in the middle of the handshake.
+    """
+    session = writer.get_extra_info("ssl_object")
+    if session is None or context is None:
+        raise ClientGone(LOST)
     known = session.cipher()
     cipher, _, bits = known if known is not None else ("", "", 0)
     algorithm_bits = {one["name"]: one["alg_bits"] for one in context.get_ciphers()}
@@ -62,6 +70,7 @@ class SmtpServer:
     :param listen: (host, port) pairs; port 0 takes a free one.
     :param session_factory: makes the protocol of a connection, given the lobby that it enters.
     :param options: its limits of connections are kept here.
+    :param submissions: (host, port) pairs where TLS comes first; ``submissions_factory`` makes those sessions.
     """
 
     def __init__(
@@ -69,9 +78,13 @@ class SmtpServer:
         listen: Sequence[tuple[str, int]],
         session_factory: Callable[[Lobby], asyncio.BaseProtocol],
         options: SmtpdOptions,
+        *,
+        submissions: Sequence[tuple[str, int]] = (),
+        submissions_factory: Callable[[Lobby], asyncio.BaseProtocol] | None = None,
     ) -> None:
-        self._listen = tuple(listen)
-        self._session_factory = session_factory
+        self._listen = [("listen", host, port, session_factory) for host, port in listen]
+        if submissions_factory is not None:
+            self._listen += [("submissions_listen", host, port, submissions_factory) for host, port in submissions]
         self._lobby = Lobby(options)
         self._servers: list[asyncio.Server] = []
 
@@ -96,14 +109,12 @@ class SmtpServer:
         :raises CannotServe: if one cannot be opened; none is then.
         """
         loop = asyncio.get_running_loop()
-        for host, port in self._listen:
+        for option, host, port, factory in self._listen:
             try:
-                server = await loop.create_server(
-                    lambda: self._session_factory(self._lobby), host, port, backlog=_BACKLOG
-                )
+                server = await loop.create_server(functools.partial(factory, self._lobby), host, port, backlog=_BACKLOG)
             except (OSError, OverflowError) as error:
                 await self._close_sockets()
-                raise CannotServe(_cannot_listen(host, port, error)) from None
+                raise CannotServe(_cannot_listen(option, host, port, error)) from None
             self._servers.append(server)
 
     async def close(self, *, grace: float) -> None:
@@ -124,20 +135,20 @@ class SmtpServer:
             await server.wait_closed()
 
 
-def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> str:
+def _cannot_listen(option: str, host: str, port: int, error: OSError | OverflowError) -> str:
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     code = error.errno if isinstance(error, OSError) else None
     if code == errno.EADDRINUSE:
         return (
             f"cannot listen on {where}: the port is in use; stop the program that holds it "
-            f"(`ss -ltnp 'sport = :{port}'` names it), or change [smtpd] listen"
+            f"(`ss -ltnp 'sport = :{port}'` names it), or change [smtpd] {option}"
         )
     if code in {errno.EACCES, errno.EPERM}:
         return (
             f"cannot listen on {where}: permission denied; ports below 1024 need the capability CAP_NET_BIND_SERVICE, "
-            "or choose another in [smtpd] listen"
+            f"or choose another in [smtpd] {option}"
         )
     if code == errno.EADDRNOTAVAIL:
-        return f"cannot listen on {where}: this machine does not have that address; correct [smtpd] listen"
+        return f"cannot listen on {where}: this machine does not have that address; correct [smtpd] {option}"
     why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return f"cannot listen on {where}: {why}; correct [smtpd] listen"
+    return f"cannot listen on {where}: {why}; correct [smtpd] {option}"

@@ -6,7 +6,7 @@ one of them changes). From ``aiosmtpd.smtp.SMTP``:
 * ``_handle_client``: the coroutine of a connection; replaced, and with it the dispatch to every ``smtp_*`` method
 * ``_handler_coroutine``: its task, made by ``connection_made``; cancelled by ``abort``
 * ``_reader``, ``_writer``: the streams, set by ``connection_made``
-* ``_original_transport``: the plain transport under TLS, set by ``smtp_STARTTLS``
+* ``_original_transport``, ``_tls_protocol``: the plain transport under TLS and what makes TLS of it, set by ``smtp_STARTTLS``
 * ``_reset_timeout``: the timer of a command; replaced by the deadlines of ``incoming.py``
 
 and these public ones in ways that its documentation does not promise: ``push`` (called with the text of the 220 by
@@ -35,7 +35,7 @@ from relay.log.events import (
     Rejected,
     Warned,
 )
-from relay.mail.envelope import Client, ClientTls, Envelope
+from relay.mail.envelope import Client, Envelope
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.access import client_address
@@ -47,10 +47,11 @@ from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Inco
 from relay.smtpd.lobby import Admission, Entry, Lobby
 from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
+from relay.smtpd.outgoing import Outgoing
 from relay.smtpd.patience import Patience
 from relay.smtpd.reception import Accept, Reception
 from relay.smtpd.server import client_tls
-from relay.smtpd.softening import softened
+from relay.smtpd.wrapped import Hello
 
 TOO_MANY_ERRORS = "too many errors"
 # Seconds that a client has to take our last words and close, before the connection is cut.
@@ -67,6 +68,7 @@ class Session(SMTP):
     :param tls_context: for STARTTLS; None means that TLS is not offered.
     :param name_of: the client's name, for the log and the Received field.
     :param authenticator: for AUTH; None means that it is not offered.
+    :param wrapped: whether TLS begins with the connection (RFC 8314), and not by STARTTLS.
     """
 
     # The size of the stream's buffer here, not of a line: incoming.py bounds those.
@@ -83,6 +85,7 @@ class Session(SMTP):
         tls_context: ssl.SSLContext | None = None,
         name_of: NameOf = name_without_dns,
         authenticator: Authenticator | None = None,
+        wrapped: bool = False,
     ) -> None:
         # aiosmtpd keeps this in the class and empties it for everybody at each new connection.
         self.command_size_limits = {}
@@ -105,11 +108,13 @@ class Session(SMTP):
         self._patience = Patience(options)
         self._verb = "UNKNOWN"
         self._stage = "CONNECT"
-        self._out = bytearray()
+        self._wrapped = wrapped
+        self._hello = Hello()
         self._over = False
         self._had_bare_line_end = False
         # All are made when the connection is (_handle_client), before anything else here is called.
         self._incoming: Incoming
+        self._outgoing: Outgoing
         self._dialogue: Dialogue
         self._reception: Reception
 
@@ -130,6 +135,13 @@ class Session(SMTP):
 
     # --- aiosmtpd's connection --------------------------------------------------------------------------------------
 
+    def data_received(self, data: bytes) -> None:
+        """Read; where TLS comes first, what came before it could begin is kept for it, and no more is read until then."""
+        if self._wrapped and self._original_transport is None:
+            self._hello.keep(data, self.transport)
+        else:
+            super().data_received(data)
+
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the streams; the task goes on, because a message that was sent to its end is still committed."""
         if self._original_transport is not None:
@@ -140,15 +152,17 @@ class Session(SMTP):
     def eof_received(self) -> bool | None:
         """Tell the streams; what was sent before is still answered (except under TLS, which ends both ways)."""
         keep_open = asyncio.StreamReaderProtocol.eof_received(self)
-        return keep_open if self._original_transport is None else False
+        return keep_open if self._original_transport is None and not self._wrapped else False
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         pass
 
     async def push(self, status: AnyStr) -> None:
         """Answer STARTTLS, the one reply that is left to aiosmtpd, as Postfix does."""
-        self._answer(replies.START_TLS)
-        await self._flush()
+        if self._wrapped:
+            return
+        self._outgoing.answer(replies.START_TLS)
+        await self._outgoing.flush()
 
     # --- the session ------------------------------------------------------------------------------------------------
 
@@ -159,6 +173,7 @@ class Session(SMTP):
             return
         address = client_address(peer[0])
         timeout = self._options.timeout
+        self._outgoing = Outgoing(self._writer, self._options)
         self._incoming = Incoming(self._reader, timeout=timeout, hurried=lambda: self._lobby.is_full)
         try:
             entry = self._lobby.enter(self, address)
@@ -205,13 +220,13 @@ class Session(SMTP):
                 await self._converse()
             else:
                 self._turn_away(entry)
-            await self._flush()
+            await self._outgoing.flush()
         except ClientGone as gone:
             self._observe(ClientLost(self._dialogue.client, gone.how, gone.after or self._stage))
             if gone.how == TIMED_OUT:
-                self._answer(replies.timeout_exceeded(self.hostname))
+                self._outgoing.answer(replies.timeout_exceeded(self.hostname))
                 with suppress(ClientGone):
-                    await self._flush()
+                    await self._outgoing.flush()
 
     async def _hang_up(self) -> None:
         """Close, when the client has our last words or ``_LINGER`` is over."""
@@ -230,24 +245,31 @@ class Session(SMTP):
             reply = replies.too_many_connections(self.hostname, str(client.address))
             self._warn(f"{entry.limit} limit exceeded: {entry.count} from {client} for service smtp")
         self._observe(Rejected(client=client, where="CONNECT", reply=reply))
-        self._answer(reply)
+        if not self._wrapped:  # a handshake would be work that this client is not to get
+            self._outgoing.answer(reply)
 
     async def _converse(self) -> None:
+        if self._wrapped:
+            if self.transport is None:
+                raise ClientGone(LOST)
+            # As soon as smtp_STARTTLS waits.
+            self.loop.call_soon(lambda: self._hello.give(self._tls_protocol, self._original_transport))
+            await self._encrypt()
         await self._incoming.look()
         if self._out_of_turn("CONNECT"):
-            self._answer(replies.NOT_SYNCHRONIZED)
+            self._outgoing.answer(replies.NOT_SYNCHRONIZED)
             return
-        self._answer(replies.greeting(self.hostname))
+        self._outgoing.answer(replies.greeting(self.hostname))
         while not self._over:
             if self._patience.exhausted:
                 self._observe(ClientLost(self._dialogue.client, TOO_MANY_ERRORS, self._stage))
-                self._answer(replies.too_many_errors(self.hostname))
+                self._outgoing.answer(replies.too_many_errors(self.hostname))
                 return
             if self._incoming.interrupted:
-                self._answer(replies.shutting_down(self.hostname))
+                self._outgoing.answer(replies.shutting_down(self.hostname))
                 return
             if not self._incoming.has_line:
-                await self._flush()
+                await self._outgoing.flush()
             line = await self._incoming.line()
             if line is Odd.INTERRUPTED:
                 continue
@@ -256,7 +278,7 @@ class Session(SMTP):
             if reply.code >= 400 and self._patience.thin:
                 await asyncio.sleep(self._options.error_sleep_time)
             if reply is not replies.START_TLS:  # which was said before TLS began
-                self._answer(reply)
+                self._outgoing.answer(reply)
             if reply in replies.LAST_WORDS:
                 self._over = True
 
@@ -281,8 +303,8 @@ class Session(SMTP):
         return await self._guarded(self._accept(envelope, content))
 
     async def _start_content(self) -> None:
-        self._answer(replies.START_DATA)
-        await self._flush()
+        self._outgoing.answer(replies.START_DATA)
+        await self._outgoing.flush()
 
     def _crashed(self) -> None:
         self._observe(Crashed("smtpd session", traceback.format_exc()))
@@ -338,36 +360,33 @@ class Session(SMTP):
         return reply
 
     async def _ask(self, challenge: bytes) -> bytes | Odd:
-        self._answer(replies.challenge(challenge))
-        await self._flush()
+        self._outgoing.answer(replies.challenge(challenge))
+        await self._outgoing.flush()
         return await self._incoming.line()
 
     async def _start_tls(self, argument: str) -> Reply:
         reply = self._dialogue.begin_tls(argument)
         if reply is not replies.START_TLS:
             return reply
-        client = self._dialogue.client
         if self._out_of_turn("STARTTLS"):
             return replies.NOT_SYNCHRONIZED
         self._incoming.clear()
+        await self._encrypt()
+        return reply
+
+    async def _encrypt(self) -> None:
+        client = self._dialogue.client
         try:
             await self.smtp_STARTTLS("")
         except TLSSetupException as failure:
             self._note(f"SSL_accept error from {client}: {failure.__cause__}")
             raise ClientGone(LOST) from None
-        tls = self._tls_facts()
+        tls = client_tls(self._writer, self.tls_context)
         self._dialogue.tls_began(tls)
         self._note(
             f"Anonymous TLS connection established from {client}: {tls.protocol} with cipher {tls.cipher} "
             f"({tls.bits}/{tls.algorithm_bits} bits)"
         )
-        return reply
-
-    def _tls_facts(self) -> ClientTls:
-        ssl_object = self._writer.get_extra_info("ssl_object")
-        if ssl_object is None or self.tls_context is None:  # gone in the middle of the handshake
-            raise ClientGone(LOST)
-        return client_tls(ssl_object, self.tls_context)
 
     def _said(self, octets: bytes) -> str:  # behind an AUTH, whatever became of it, may be a password
         return "..." if self._verb == "AUTH" or "auth" in self._patience.commands else quoted(octets)
@@ -377,24 +396,3 @@ class Session(SMTP):
 
     def _note(self, text: str) -> None:
         self._observe(Noted(Program.SMTPD, text))
-
-    # --- replies ----------------------------------------------------------------------------------------------------
-
-    def _answer(self, reply: Reply) -> None:
-        """Say something; it leaves with what else is to be said before we wait for the client."""
-        self._out += replies.wire_form(softened(reply) if self._options.soft_bounce else reply)
-
-    async def _flush(self) -> None:
-        octets, self._out = bytes(self._out), bytearray()
-        if not octets:
-            return
-        if self._writer.is_closing():
-            raise ClientGone(LOST)
-        self._writer.write(octets)
-        try:
-            async with asyncio.timeout(self._options.timeout):
-                await self._writer.drain()
-        except TimeoutError:
-            raise ClientGone(TIMED_OUT) from None
-        except OSError:
-            raise ClientGone(LOST) from None

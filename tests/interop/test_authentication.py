@@ -50,7 +50,7 @@ def sink() -> Iterator[RecordingSink]:
 @pytest.fixture
 def relay(tmp_path: Path, sink: RecordingSink) -> Iterator[RelayProcess]:
     """A relay that takes mail of those who log in, and of nobody else."""
-    now = datetime.now(UTC)
+    now, submissions = datetime.now(UTC), free_port()
     dates = (now - timedelta(days=1), now + timedelta(days=1))
     root = pki.authority(dates=dates)
     leaf = root.issue("relay.test", dns=["relay.test"], dates=dates, eku=[pki.SERVER_AUTH])
@@ -62,6 +62,7 @@ def relay(tmp_path: Path, sink: RecordingSink) -> Iterator[RelayProcess]:
             "tls_cert_file": "relay.pem",
             "tls_key_file": "relay.pem",
             "users_file": "users",
+            "submissions_listen": [f"127.0.0.1:{submissions}"],
         },
         "dns": {"nameservers": [f"127.0.0.1:{free_port()}"], "timeout": "1s"},
     }
@@ -72,6 +73,12 @@ def relay(tmp_path: Path, sink: RecordingSink) -> Iterator[RelayProcess]:
     user(relay, "add", USER, password=PASSWORD)
     with relay:
         yield relay
+
+
+def submissions(relay: RelayProcess) -> int:
+    found = re.search(r'submissions_listen = \["127.0.0.1:(\d+)"\]', relay.configuration.read_text())
+    assert found
+    return int(found[1])
 
 
 def session(relay: RelayProcess) -> smtplib.SMTP:
@@ -151,6 +158,34 @@ def test_swaks(relay: RelayProcess, swaks: Path, method: str) -> None:
     clear = run(PASSWORD)
     assert clear.returncode, "swaks found AUTH in the clear"
     assert "queued as" not in clear.stdout
+
+
+def test_submissions(relay: RelayProcess, swaks: Path) -> None:
+    """TLS from the first octet on."""
+    context = ssl.create_default_context(cafile=relay.directory / "ca.pem")
+    context.check_hostname = False
+    with smtplib.SMTP_SSL(relay.address, submissions(relay), "client.test", timeout=60, context=context) as client:
+        client.ehlo()
+        assert client.has_extn("auth")
+        assert not client.has_extn("starttls")
+        assert client.docmd("STARTTLS")[0] == 554
+        client.login(USER, PASSWORD)
+        client.sendmail(USER, ["ann@sink.test"], CONTENT)
+    for _ in range(50):  # the first octets come before, while or after the session begins
+        with smtplib.SMTP_SSL(relay.address, submissions(relay), "client.test", timeout=60, context=context) as client:
+            assert client.noop()[0] == 250
+    done = subprocess.run(
+        [
+            *(swaks, "--server", f"{relay.address}:{submissions(relay)}", "--helo", "client.test", "-tlsc"),
+            *("--from", USER, "--to", "ann@sink.test", "--body", "A few words."),
+            *("--auth", "PLAIN", "--auth-user", USER, "--auth-password", PASSWORD),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    queued(relay, done.stdout, "PLAIN")
 
 
 def test_curl(relay: RelayProcess, tmp_path: Path) -> None:

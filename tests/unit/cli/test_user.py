@@ -72,10 +72,12 @@ def test_check_reads_the_users(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ('[smtpd]\nusers_file = "users"\n', "users_file needs TLS"),
+        ('[smtpd]\nsubmissions_listen = "127.0.0.1:10465"\n', "submissions_listen needs TLS"),
+        (f'{TLS}listen = "127.0.0.1:10465"\nsubmissions_listen = "127.0.0.1:10465"\n', "is also smtpd.listen"),
         (f"{CONFIG}tls_auth_only = false\n", "tls_auth_only = false"),
     ],
 )
-def test_auth_in_the_clear_cannot_be_configured(tmp_path: Path, options: str, words: str) -> None:
+def test_what_cannot_be_configured(tmp_path: Path, options: str, words: str) -> None:
     write_pair(tmp_path)
     (tmp_path / "users").write_text("")
     assert words in check(tmp_path, options).stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -216,7 +217,7 @@ async def front_end(
     tls_context = server_tls_context(settings)
     authenticator = Authenticator(lambda: users, observe=observe, owners=lambda: owners)
 
-    def session(lobby: Lobby) -> Session:
+    def session(lobby: Lobby, *, wrapped: bool = False) -> Session:
         return Session(
             lobby,
             options=settings,
@@ -226,9 +227,16 @@ async def front_end(
             tls_context=tls_context,
             name_of=name_of,
             authenticator=authenticator,
+            wrapped=wrapped,
         )
 
-    server = SmtpServer([("127.0.0.1", 0)], session, settings)
+    server = SmtpServer(
+        [("127.0.0.1", 0)],
+        session,
+        settings,
+        submissions=[("127.0.0.1", 0)],
+        submissions_factory=functools.partial(session, wrapped=True),
+    )
     await server.start()
     try:
         yield FrontEnd(server, store, events, woken, changed)

@@ -1,0 +1,46 @@
+"""What we say to a client: replies gathered, and sent before we wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relay.mail.reply import Reply
+from relay.smtpd import replies
+from relay.smtpd.incoming import LOST, TIMED_OUT, ClientGone
+from relay.smtpd.options import SmtpdOptions
+from relay.smtpd.softening import softened
+
+
+class Outgoing:
+    """The replies of one session.
+
+    :param writer: the connection, in the clear or encrypted.
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter, options: SmtpdOptions) -> None:
+        self._writer = writer
+        self._options = options
+        self._octets = bytearray()
+
+    def answer(self, reply: Reply) -> None:
+        """Say something; it leaves with what else is to be said before we wait for the client."""
+        self._octets += replies.wire_form(softened(reply) if self._options.soft_bounce else reply)
+
+    async def flush(self) -> None:
+        """Send what was said.
+
+        :raises ClientGone: if the client does not take it.
+        """
+        octets, self._octets = bytes(self._octets), bytearray()
+        if not octets:
+            return
+        if self._writer.is_closing():
+            raise ClientGone(LOST)
+        self._writer.write(octets)
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                await self._writer.drain()
+        except TimeoutError:
+            raise ClientGone(TIMED_OUT) from None
+        except OSError:
+            raise ClientGone(LOST) from None
