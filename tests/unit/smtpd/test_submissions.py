@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from relay.log.events import ClientLost, Noted, Rejected
+from relay.mail.names import IpAddress
+from relay.smtpd.wrapped import Hello
 from tests.unit.smtpd.conftest import CertificateFiles
 from tests.unit.smtpd.front_end import HOSTNAME, PATIENCE, Client, FrontEnd, front_end, options
 
@@ -54,6 +56,26 @@ async def test_a_message(certificate: CertificateFiles) -> None:
         assert relay.store.contents == [b"secret\r\n" * 50_000]
         noted = await relay.seen(Noted)
         assert noted.text.startswith("Anonymous TLS connection established from localhost[127.0.0.1]: TLSv1.3 with")
+
+
+async def test_octets_that_come_before_tls_can_begin_belong_to_it(
+    certificate: CertificateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = asyncio.Event()
+    keep = Hello.keep
+
+    def kept(self: Hello, octets: bytes, transport: asyncio.BaseTransport | None) -> None:
+        keep(self, octets, transport)
+        came.set()
+
+    async def slow(address: IpAddress) -> str:
+        await came.wait()
+        return "localhost"
+
+    monkeypatch.setattr(Hello, "keep", kept)
+    settings = options(tls_cert_file=certificate.cert_file, tls_key_file=certificate.key_file)
+    async with front_end(settings, name_of=slow) as relay, asyncio.timeout(PATIENCE), wrapped(relay) as client:
+        assert await client.reply() == f"220 {HOSTNAME} ESMTP dane-relay"
 
 
 @pytest.mark.parametrize(
