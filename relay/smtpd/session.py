@@ -159,10 +159,11 @@ class Session(SMTP):
 
     async def push(self, status: AnyStr) -> None:
         """Answer STARTTLS, the one reply that is left to aiosmtpd, as Postfix does."""
-        if self._wrapped:
-            return
-        self._outgoing.answer(replies.START_TLS)
-        await self._outgoing.flush()
+        if not self._wrapped:
+            self._outgoing.answer(replies.START_TLS)
+            await self._outgoing.flush()
+        if self._reader.at_eof():  # nobody would tell the handshake, which begins when this returns
+            raise ClientGone(LOST)
 
     # --- the session ------------------------------------------------------------------------------------------------
 
@@ -377,16 +378,17 @@ class Session(SMTP):
     async def _encrypt(self) -> None:
         client = self._dialogue.client
         try:
-            await self.smtp_STARTTLS("")
+            async with asyncio.timeout(self._options.timeout):
+                await self.smtp_STARTTLS("")
+        except TimeoutError:
+            raise ClientGone(TIMED_OUT) from None
         except TLSSetupException as failure:
             self._note(f"SSL_accept error from {client}: {failure.__cause__}")
             raise ClientGone(LOST) from None
         tls = client_tls(self._writer, self.tls_context)
         self._dialogue.tls_began(tls)
-        self._note(
-            f"Anonymous TLS connection established from {client}: {tls.protocol} with cipher {tls.cipher} "
-            f"({tls.bits}/{tls.algorithm_bits} bits)"
-        )
+        strength = f"{tls.protocol} with cipher {tls.cipher} ({tls.bits}/{tls.algorithm_bits} bits)"
+        self._note(f"Anonymous TLS connection established from {client}: {strength}")
 
     def _said(self, octets: bytes) -> str:  # behind an AUTH, whatever became of it, may be a password
         return "..." if self._verb == "AUTH" or "auth" in self._patience.commands else quoted(octets)

@@ -594,6 +594,25 @@ async def test_a_failed_handshake_ends_the_session(certificate: CertificateFiles
         await relay.seen(ClientDisconnected)
 
 
+async def test_a_client_that_hangs_up_after_starttls_is_not_waited_for(certificate: CertificateFiles) -> None:
+    async with front_end(options(tls_cert_file=certificate.both_file)) as relay:
+        async with relay.client() as client:
+            client.send("STARTTLS")
+            client.writer.write_eof()
+            await client.rest()
+        lost = await relay.seen(ClientLost)
+        assert (lost.how, lost.after) == ("lost connection", "STARTTLS")
+
+
+async def test_a_handshake_that_does_not_begin_ends_by_the_sessions_timeout(certificate: CertificateFiles) -> None:
+    async with front_end(options(tls_cert_file=certificate.both_file, timeout=0.2)) as relay:
+        async with relay.client() as client:
+            assert (await client.say("STARTTLS")).startswith("220")
+            await client.rest()
+        lost = await relay.seen(ClientLost)
+        assert (lost.how, lost.after) == ("timeout", "STARTTLS")
+
+
 async def test_a_foreign_client_over_tls(certificate: CertificateFiles) -> None:
     async with front_end(options(tls_cert_file=certificate.both_file)) as relay:
 
