@@ -86,7 +86,13 @@ def engine(directory: Path) -> Iterator[Engine]:
             process.wait_for(r"API listen on")
         except AssertionError as error:
             raise servers.UnavailableError(f"dockerd does not start here: {str(error)[-500:]}") from None
-        yield own
+        try:
+            yield own
+        finally:
+            process.stop()
+            # It leaves its own network namespace mounted, which would keep its directory.
+            left = directory / "exec/netns/default"
+            subprocess.run(["umount", left], capture_output=True, timeout=60, check=False)
 
 
 def base_image() -> str:
@@ -110,13 +116,12 @@ def provide_base_image(engine: Engine, directory: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode:
         raise servers.UnavailableError(f"debootstrap failed: {done.stdout[-500:]}")
+    for path, content in _this_machines_ways().items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_bytes(content)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as packed:
         packed.add(tree, arcname=".")
-        for path, content in _this_machines_ways().items():
-            member = tarfile.TarInfo(path)
-            member.size = len(content)
-            packed.addfile(member, io.BytesIO(content))
     imported = engine.docker("import", "-", name, stdin=archive.getvalue())
     assert imported.returncode == 0, imported.stderr
 
