@@ -29,7 +29,7 @@ def docker() -> Iterator[Engine]:
                 try:
                     yield running
                 finally:
-                    running.compose("--profile", "selftest", "down", "-v", "--timeout", "5")
+                    running.compose("--profile", "selftest", "--profile", "monitoring", "down", "-v", "--timeout", "5")
         except servers.UnavailableError as why:
             if os.environ.get("CI"):
                 print(f"\n\n*** THE COMPOSE LAB WAS NOT RUN: {why} ***\n")  # noqa: T201 - to be seen
@@ -52,7 +52,7 @@ def wait_until_healthy(docker: Engine) -> None:
         waiting = {
             name: state
             for name, state in containers(docker).items()
-            if name not in {"layout", "app"} and "(healthy)" not in state
+            if name not in {"layout", "app", "prometheus"} and "(healthy)" not in state
         }
         if not waiting:
             return
@@ -68,8 +68,28 @@ def queue_ids(docker: Engine) -> set[str]:
     return {json.loads(line)["queue_id"] for line in listed.stdout.splitlines() if line.strip()}
 
 
+def scrape(docker: Engine) -> None:
+    """Prometheus, beside the relay, reads what the relay counts."""
+    up = docker.compose("--profile", "monitoring", "up", "-d", "prometheus")
+    assert up.returncode == 0, up.stderr[-4000:]
+    ask = (
+        "import sys, urllib.request;"
+        "print(urllib.request.urlopen('http://127.0.0.1:9090/api/v1/query?query=dane_relay_resolver_validating').read().decode())"
+    )
+    until = time.monotonic() + HEALTHY_SECONDS
+    told = ""
+    while time.monotonic() < until:
+        asked = docker.compose("exec", "-T", "relay", "python3", "-c", ask)
+        told = asked.stdout + asked.stderr
+        if asked.returncode == 0 and '"job":"dane-relay"' in told and '"1"]' in told:
+            break
+        time.sleep(1)  # it scrapes in its own time
+    else:
+        raise AssertionError(f"Prometheus did not scrape the relay: {told[-2000:]}")
+
+
 def test_up_scoreboard_stop_start_down(docker: Engine) -> None:
-    built = docker.compose("--profile", "selftest", "build")
+    built = docker.compose("--profile", "selftest", "--profile", "monitoring", "build")
     assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
     began = time.monotonic()
     up = docker.compose("up", "-d")
@@ -85,6 +105,7 @@ def test_up_scoreboard_stop_start_down(docker: Engine) -> None:
     assert f"All {len(DESTINATIONS)} as expected." in score.stdout
     assert "handed over" in docker.compose("logs", "app").stdout
 
+    scrape(docker)
     docker.compose("stop", "app")
     waiting = queue_ids(docker)
     assert waiting, "mail for hosts that do not verify must be waiting"
@@ -94,7 +115,8 @@ def test_up_scoreboard_stop_start_down(docker: Engine) -> None:
     docker.compose("stop", "app")
     assert waiting <= queue_ids(docker)
 
-    assert docker.compose("--profile", "selftest", "down", "-v").returncode == 0
+    everything = ("--profile", "selftest", "--profile", "monitoring")
+    assert docker.compose(*everything, "down", "-v").returncode == 0
     assert containers(docker) == {}
     for kind in ("volume", "network"):
         left = docker.docker(kind, "ls", "--quiet", "--filter", "label=com.docker.compose.project=dane-relay-test")
