@@ -124,6 +124,7 @@ MAY_CATCH_ALL = {
     "relay/log/sink.py",
     "relay/queue/database.py",
     "relay/queue/writer.py",
+    "relay/smtpd/conversation.py",
     "relay/smtpd/session.py",
     "relay/tls/certificate.py",
     "relay/worker.py",

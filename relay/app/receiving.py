@@ -15,8 +15,8 @@ from relay.queue.store import QueueStore
 from relay.sasl.users import Users
 from relay.smtpd.access import LocalRewrite, is_written_here
 from relay.smtpd.authentication import Authenticator
+from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
-from relay.smtpd.lobby import Lobby
 from relay.smtpd.ownership import Owners
 from relay.smtpd.server import SmtpServer, server_tls_context
 from relay.smtpd.session import Session
@@ -58,21 +58,14 @@ def front_end(
         accepted=accepted,
         adds_missing=adds_missing(config),
     )
-    tls_context = server_tls_context(options)
-    authenticator = Authenticator(users, observe=observe, owners=owners)
-
-    def session(lobby: Lobby, *, wrapped: bool = False) -> Session:
-        return Session(
-            lobby,
-            options=options,
-            accept=intake.accept,
-            refusal=intake.refusal,
-            observe=observe,
-            tls_context=tls_context,
-            authenticator=authenticator,
-            wrapped=wrapped,
-        )
-
+    service = Service(
+        options=options,
+        accept=intake.accept,
+        refusal=intake.refusal,
+        observe=observe,
+        authenticator=Authenticator(users, observe=observe, owners=owners),
+    )
+    session = functools.partial(Session, service=service, tls_context=server_tls_context(options))
     return SmtpServer(
         config.smtpd.listen,
         session,

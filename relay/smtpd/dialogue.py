@@ -1,7 +1,7 @@
 """The conversation of one session as a state machine: commands in, replies out, no sockets and no waiting.
 
 States: before and after HELO/EHLO, in the clear and under TLS, and within them no transaction, or one with a sender and
-its recipients. DATA, STARTTLS, AUTH and QUIT are only decided here; ``session.py`` carries them out.
+its recipients. DATA, STARTTLS, AUTH and QUIT are only decided here; ``conversation.py`` carries them out.
 """
 
 from __future__ import annotations

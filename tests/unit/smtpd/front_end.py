@@ -17,8 +17,8 @@ from relay.mail.names import Domain
 from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
 from relay.sasl.users import Users
 from relay.smtpd.authentication import Authenticator
+from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
-from relay.smtpd.lobby import Lobby
 from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.ownership import NO_OWNERS, Owners
@@ -214,22 +214,15 @@ async def front_end(
         observe=observe,
         accepted=lambda destinations: woken.append(None),
     )
-    tls_context = server_tls_context(settings)
-    authenticator = Authenticator(lambda: users, observe=observe, owners=lambda: owners)
-
-    def session(lobby: Lobby, *, wrapped: bool = False) -> Session:
-        return Session(
-            lobby,
-            options=settings,
-            accept=intake.accept,
-            refusal=intake.refusal,
-            observe=observe,
-            tls_context=tls_context,
-            name_of=name_of,
-            authenticator=authenticator,
-            wrapped=wrapped,
-        )
-
+    service = Service(
+        options=settings,
+        accept=intake.accept,
+        refusal=intake.refusal,
+        observe=observe,
+        name_of=name_of,
+        authenticator=Authenticator(lambda: users, observe=observe, owners=lambda: owners),
+    )
+    session = functools.partial(Session, service=service, tls_context=server_tls_context(settings))
     server = SmtpServer(
         [("127.0.0.1", 0)],
         session,

@@ -1,0 +1,291 @@
+"""What is said in one session, from the greeting to the last word, over streams that somebody else binds to a connection.
+
+``dialogue.py`` decides the replies and ``reception.py`` takes the contents; here commands are read, carried out and answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from relay.log.events import (
+    ClientConnected,
+    ClientDisconnected,
+    ClientLost,
+    Crashed,
+    Noted,
+    Observer,
+    Program,
+    Rejected,
+    Warned,
+)
+from relay.mail.envelope import Client, ClientTls, Envelope
+from relay.mail.reply import Reply
+from relay.smtpd import replies
+from relay.smtpd.authentication import Authenticator
+from relay.smtpd.commands import Command, quoted, read_command
+from relay.smtpd.content import BareLineEnds
+from relay.smtpd.dialogue import Dialogue
+from relay.smtpd.incoming import TIMED_OUT, ClientGone, Incoming, Odd
+from relay.smtpd.lobby import Admission, Entry, Lobby
+from relay.smtpd.naming import NameOf, name_without_dns
+from relay.smtpd.options import SmtpdOptions
+from relay.smtpd.outgoing import Outgoing
+from relay.smtpd.patience import Patience
+from relay.smtpd.reception import Accept, Reception
+
+TOO_MANY_ERRORS = "too many errors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What the sessions of a server share.
+
+    :param accept: takes each message.
+    :param observe: told of what happens.
+    :param authenticator: for AUTH.
+    :param refusal: why no message could be taken now; None while one could.
+    :param name_of: the client's name, for the log and the Received field.
+    """
+
+    options: SmtpdOptions
+    accept: Accept
+    observe: Observer
+    authenticator: Authenticator
+    refusal: Callable[[], Reply | None] = lambda: None
+    name_of: NameOf = name_without_dns
+
+    def crashed(self) -> None:
+        """Report the exception being handled as a fault of ours."""
+        self.observe(Crashed("smtpd session", traceback.format_exc()))
+
+
+class Conversation:
+    """Everything that is said to and by a client.
+
+    :param client: as connected.
+    :param encrypt: has TLS begin, after the 220 of STARTTLS where it does not come first; raises ClientGone if it does not.
+    :param tls_available: whether it can.
+    :param wrapped: whether TLS begins with the connection (RFC 8314), and not by STARTTLS.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        *,
+        lobby: Lobby,
+        service: Service,
+        encrypt: Callable[[Client], Awaitable[ClientTls]],
+        tls_available: bool,
+        wrapped: bool,
+    ) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._options = service.options
+        self._hostname = str(service.options.hostname)
+        self._accept = service.accept
+        self._observe = service.observe
+        self._logins = service.authenticator
+        self._crashed = service.crashed
+        self._encrypt = encrypt
+        self._wrapped = wrapped
+        self._patience = Patience(service.options)
+        self._verb = "UNKNOWN"
+        self._stage = "CONNECT"
+        self._over = False
+        self._had_bare_line_end = False
+        self._dialogue = Dialogue(
+            client,
+            service.options,
+            tls_available=tls_available,
+            exceeds=lobby.exceeds,
+            observe=service.observe,
+            refusal=service.refusal,
+            auth_available=lambda: self._logins.available,
+            disowns=self._logins.disowns,
+        )
+        self._reception = Reception(
+            incoming,
+            self._dialogue,
+            options=service.options,
+            budget=lobby.budget,
+            lanes=lobby.lanes,
+            accept=self._accepted,
+            start=self._start_content,
+            observe=service.observe,
+        )
+
+    async def hold(self, entry: Entry) -> None:
+        """Speak with the client, or turn it away, until one of both is done; what is half done then is given up."""
+        self._observe(ClientConnected(self._dialogue.client))
+        try:
+            await self._serve(entry)
+        finally:
+            await self._reception.abandon()
+        notes = ("bare_lf",) if self._had_bare_line_end or self._reception.had_bare else ()
+        self._observe(ClientDisconnected(self._dialogue.client, self._patience.commands, notes))
+
+    async def _serve(self, entry: Entry) -> None:
+        try:
+            if entry.admission is Admission.ADMITTED:
+                await self._converse()
+            else:
+                self._turn_away(entry)
+            await self._outgoing.flush()
+        except ClientGone as gone:
+            self._observe(ClientLost(self._dialogue.client, gone.how, gone.after or self._stage))
+            if gone.how == TIMED_OUT:
+                self._outgoing.answer(replies.timeout_exceeded(self._hostname))
+                with suppress(ClientGone):
+                    await self._outgoing.flush()
+
+    def _turn_away(self, entry: Entry) -> None:
+        client = self._dialogue.client
+        if entry.admission is Admission.TOO_MANY:
+            reply = replies.too_busy(self._hostname)
+        else:
+            reply = replies.too_many_connections(self._hostname, str(client.address))
+            self._warn(f"{entry.limit} limit exceeded: {entry.count} from {client} for service smtp")
+        self._observe(Rejected(client=client, where="CONNECT", reply=reply))
+        if not self._wrapped:  # a handshake would be work that this client is not to get
+            self._outgoing.answer(reply)
+
+    async def _converse(self) -> None:
+        if self._wrapped:
+            await self._begin_tls()
+        await self._incoming.look()
+        if self._out_of_turn("CONNECT"):
+            self._outgoing.answer(replies.NOT_SYNCHRONIZED)
+            return
+        self._outgoing.answer(replies.greeting(self._hostname))
+        while not self._over:
+            if self._patience.exhausted:
+                self._observe(ClientLost(self._dialogue.client, TOO_MANY_ERRORS, self._stage))
+                self._outgoing.answer(replies.too_many_errors(self._hostname))
+                return
+            if self._incoming.interrupted:
+                self._outgoing.answer(replies.shutting_down(self._hostname))
+                return
+            if not self._incoming.has_line:
+                await self._outgoing.flush()
+            line = await self._incoming.line()
+            if line is Odd.INTERRUPTED:
+                continue
+            reply = await self._guarded(self._command(line))
+            self._patience.count(self._verb, reply)
+            if reply.code >= 400 and self._patience.thin:
+                await asyncio.sleep(self._options.error_sleep_time)
+            if reply is not replies.START_TLS:  # which was said before TLS began
+                self._outgoing.answer(reply)
+            if reply in replies.LAST_WORDS:
+                self._over = True
+
+    def _out_of_turn(self, after: str) -> bool:
+        """Whether the client said something before it was its turn, and is to be cut off for it."""
+        early = self._incoming.early
+        if early:
+            self._note(f"improper command pipelining after {after} from {self._dialogue.client}: {self._said(early)}")
+        return bool(early) and self._options.forbid_unauth_pipelining
+
+    async def _guarded(self, work: Awaitable[Reply]) -> Reply:
+        """What goes wrong inside is our fault: 4xx, and the reason for our log only."""
+        try:
+            return await work
+        except ClientGone:
+            raise
+        except Exception:
+            self._crashed()
+            return replies.LOCAL_PROBLEM
+
+    async def _accepted(self, envelope: Envelope, content: AsyncIterator[bytes]) -> Reply:
+        return await self._guarded(self._accept(envelope, content))
+
+    async def _start_content(self) -> None:
+        self._outgoing.answer(replies.START_DATA)
+        await self._outgoing.flush()
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    async def _command(self, line: bytes | Odd) -> Reply:
+        self._verb = self._stage = "UNKNOWN"
+        if isinstance(line, Odd):
+            return replies.LINE_TOO_LONG
+        if self._incoming.bare_line_end and self._options.forbid_bare_newline is not BareLineEnds.NO:
+            self._had_bare_line_end = True
+            if self._options.forbid_bare_newline is BareLineEnds.REJECT:
+                self._over = True
+                return replies.bare_line_end(self._hostname)
+        command = read_command(line, self._dialogue.knows)
+        client = self._dialogue.client
+        if isinstance(command, Reply):
+            if command is replies.FORBIDDEN_COMMAND:
+                self._warn(f"non-SMTP command from {client}: {self._said(line)}")
+            return command
+        self._verb = self._stage = command.verb
+        if command.ends_a_group(client.protocol) and self._out_of_turn(command.verb):
+            return replies.NOT_SYNCHRONIZED
+        return await self._carry_out(command)
+
+    async def _carry_out(self, command: Command) -> Reply:
+        match command.verb:
+            case "DATA":
+                return await self._received(self._reception.data(command.argument))
+            case "BDAT":
+                return await self._received(self._reception.bdat(command.argument))
+            case "STARTTLS":
+                return await self._start_tls(command.argument)
+            case "AUTH":
+                return await self._logins.log_in(self._dialogue, command.argument, self._ask)
+            case "QUIT":
+                return replies.BYE
+            case verb:
+                reply = self._dialogue.answer(verb, command.argument)
+                if reply.code < 400 and verb in {"MAIL", "RSET", "HELO", "EHLO"}:
+                    await self._reception.abandon()  # the transaction is over, or another one began
+                return reply
+
+    async def _received(self, receiving: Awaitable[Reply]) -> Reply:
+        """Receive a content, or a part of one; what a fault of ours leaves of it unread must not become commands."""
+        self._over = True
+        reply = await receiving
+        self._over = False
+        if reply.code < 400 and not self._dialogue.in_transaction:
+            self._stage = "END-OF-MESSAGE"
+            self._patience.renew()
+        return reply
+
+    async def _ask(self, challenge: bytes) -> bytes | Odd:
+        self._outgoing.answer(replies.challenge(challenge))
+        await self._outgoing.flush()
+        return await self._incoming.line()
+
+    async def _start_tls(self, argument: str) -> Reply:
+        reply = self._dialogue.begin_tls(argument)
+        if reply is not replies.START_TLS:
+            return reply
+        if self._out_of_turn("STARTTLS"):
+            return replies.NOT_SYNCHRONIZED
+        self._incoming.clear()
+        await self._begin_tls()
+        return reply
+
+    async def _begin_tls(self) -> None:
+        client = self._dialogue.client
+        tls = await self._encrypt(client)
+        self._dialogue.tls_began(tls)
+        strength = f"{tls.protocol} with cipher {tls.cipher} ({tls.bits}/{tls.algorithm_bits} bits)"
+        self._note(f"Anonymous TLS connection established from {client}: {strength}")
+
+    def _said(self, octets: bytes) -> str:  # behind an AUTH, whatever became of it, may be a password
+        return "..." if self._verb == "AUTH" or "auth" in self._patience.commands else quoted(octets)
+
+    def _warn(self, text: str) -> None:
+        self._observe(Warned(Program.SMTPD, text))
+
+    def _note(self, text: str) -> None:
+        self._observe(Noted(Program.SMTPD, text))
