@@ -89,6 +89,7 @@ def smtpd_options(config: Config) -> SmtpdOptions:
         recipient_limit=smtpd.recipient_limit,
         hopcount_limit=smtpd.hopcount_limit,
         timeout=smtpd.timeout,
+        proxy_networks=smtpd.proxy_protocol_networks,
         client_connection_count_limit=smtpd.client_connection_count_limit,
         client_connection_rate_limit=smtpd.client_connection_rate_limit,
         client_message_rate_limit=smtpd.client_message_rate_limit,

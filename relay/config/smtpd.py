@@ -7,7 +7,7 @@ from typing import Annotated
 
 from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, choices, duration, integer, notation
 from relay.config.netkinds import LISTEN, LOGIN_MAPS, NETWORKS, Endpoint, level
-from relay.config.section import Section, later, option
+from relay.config.section import Section, option
 from relay.policy.level import Level
 
 IpNetwork = IPv4Network | IPv6Network
@@ -113,6 +113,8 @@ class SmtpdSection(Section):
     junk_command_limit: Annotated[int, _COUNT] = option(
         100, "Commands that move no mail (NOOP, RSET, VRFY ...) before each counts as an error."
     )
-    proxy_protocol_networks: Annotated[tuple[IpNetwork, ...], NETWORKS] = later(
-        (), "Networks of load balancers that speak the PROXY protocol."
+    proxy_protocol_networks: Annotated[tuple[IpNetwork, ...], NETWORKS] = option(
+        (),
+        "Networks of load balancers that begin each connection with the PROXY protocol, version 1 or 2; one that does not is "
+        "dropped. From all others it is no command.",
     )

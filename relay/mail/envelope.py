@@ -129,6 +129,7 @@ class Client:
     :param name: the verified reverse name, or ``unknown``.
     :param helo: the HELO or EHLO argument as sent.
     :param protocol: ``SMTP`` or ``ESMTP``; TLS and authentication are added where the word is printed.
+    :param unnamed: whether it came through a proxy that does not say whose connection it is; the address is the proxy's then.
     :param user: the authenticated user, empty if there was none; ``sasl_method`` is how it logged in.
     """
 
@@ -140,6 +141,7 @@ class Client:
     tls: ClientTls = NO_TLS
     user: str = ""
     sasl_method: str = ""
+    unnamed: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}[{self.address}]"

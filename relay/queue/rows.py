@@ -206,6 +206,7 @@ def _client_json(client: Client) -> str:
             "protocol": client.protocol,
             "user": client.user,
             "sasl_method": client.sasl_method,
+            **({"unnamed": True} if client.unnamed else {}),
             "tls": [tls.protocol, tls.cipher, tls.bits, tls.algorithm_bits],
         },
         separators=(",", ":"),
@@ -225,4 +226,5 @@ def _client_of(document: str) -> Client:
         tls=ClientTls(protocol=protocol, cipher=cipher, bits=bits, algorithm_bits=algorithm_bits),
         user=facts["user"],
         sasl_method=facts.get("sasl_method", ""),  # rows of before 0.1 have none
+        unnamed=facts.get("unnamed", False),
     )

@@ -25,8 +25,8 @@ def client_address(text: str) -> IpAddress:
     return address
 
 
-def may_relay(address: IpAddress, mynetworks: Iterable[IpNetwork]) -> bool:
-    """Whether a client may have mail sent anywhere.
+def is_in(address: IpAddress, networks: Iterable[IpNetwork]) -> bool:
+    """Whether an address is in one of the networks.
 
     A network written in its IPv4-mapped form (``::ffff:127.0.0.0/104``, as in Postfix's own default) holds the IPv4
     clients that it means, and an IPv4 network holds clients whose address came in mapped.
@@ -36,12 +36,15 @@ def may_relay(address: IpAddress, mynetworks: Iterable[IpNetwork]) -> bool:
         forms.append(IPv6Address(_MAPPED | int(address)))
     elif address.ipv4_mapped is not None:
         forms.append(address.ipv4_mapped)
-    return any(form.version == network.version and form in network for network in mynetworks for form in forms)
+    return any(form.version == network.version and form in network for network in networks for form in forms)
 
 
 def may_send(client: Client, mynetworks: Iterable[IpNetwork]) -> bool:
-    """Whether a client may have mail sent anywhere: for its address, or because it has logged in."""
-    return bool(client.user) or may_relay(client.address, mynetworks)
+    """Whether a client may have mail sent anywhere: for its address, or because it has logged in.
+
+    The address of a proxy that does not name its client is no reason.
+    """
+    return bool(client.user) or (not client.unnamed and is_in(client.address, mynetworks))
 
 
 class LocalRewrite(Enum):
@@ -65,6 +68,10 @@ def is_written_here(
     """
     return (
         (LocalRewrite.SASL_AUTHENTICATED in clauses and bool(client.user))
-        or (LocalRewrite.MYNETWORKS in clauses and may_relay(client.address, mynetworks))
-        or (LocalRewrite.INET_INTERFACES in clauses and (client.address.is_loopback or is_own(client.address)))
+        or (not client.unnamed and LocalRewrite.MYNETWORKS in clauses and is_in(client.address, mynetworks))
+        or (
+            not client.unnamed
+            and LocalRewrite.INET_INTERFACES in clauses
+            and (client.address.is_loopback or is_own(client.address))
+        )
     )

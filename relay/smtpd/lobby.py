@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Protocol
 
 from relay.mail.names import IpAddress
-from relay.smtpd.access import may_relay
+from relay.smtpd.access import is_in
 from relay.smtpd.budget import Budget
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.rates import Counted, Rates, client_key
@@ -91,23 +91,39 @@ class Lobby:
     def __len__(self) -> int:
         return len(self._guests)
 
+    def wait(self, guest: Guest) -> None:
+        """Count in a session of which nobody knows yet whose it is; it must ``enter``, or ``leave``."""
+        self._count_in(guest, "")
+
     def enter(self, guest: Guest, address: IpAddress) -> Entry:
         """Count a session in, unless a limit is reached; who is counted in must ``leave``."""
+        entry = self._entry(guest, address)
+        if entry.admission is Admission.ADMITTED:
+            self._count_in(guest, client_key(address))
+        else:
+            self.leave(guest)
+        return entry
+
+    def _entry(self, guest: Guest, address: IpAddress) -> Entry:
         options = self._options
         self._make_room()
         if count := self.exceeds(Counted.CONNECTION, address):
             return Entry(Admission.TOO_OFTEN, count)
-        if 0 < options.connection_limit <= len(self._guests):
+        if 0 < options.connection_limit <= len(self._guests) - (guest in self._guests):
             return Entry(Admission.TOO_MANY)
         of_client, client = options.client_connection_count_limit, client_key(address)
         if 0 < of_client <= self._by_client[client] and not self._is_exempt(address):
             return Entry(Admission.TOO_MANY_OF_CLIENT, self._by_client[client] + 1)
+        return Entry(Admission.ADMITTED)
+
+    def _count_in(self, guest: Guest, client: str) -> None:
+        if guest in self._guests:
+            self._forget(guest)
         self._guests[guest] = client
         self._by_client[client] += 1
         self._empty.clear()
         if self._closing:
             guest.stop()
-        return Entry(Admission.ADMITTED)
 
     @property
     def is_full(self) -> bool:
@@ -131,18 +147,21 @@ class Lobby:
         return count if count > limit else 0
 
     def _is_exempt(self, address: IpAddress) -> bool:
-        return may_relay(address, self._options.client_event_limit_exceptions)
+        return is_in(address, self._options.client_event_limit_exceptions)
 
     def leave(self, guest: Guest) -> None:
         """Count a session out; one that was not admitted is none."""
         if guest not in self._guests:
             return
+        self._forget(guest)
+        if not self._guests:
+            self._empty.set()
+
+    def _forget(self, guest: Guest) -> None:
         client = self._guests.pop(guest)
         self._by_client[client] -= 1
         if not self._by_client[client]:
             del self._by_client[client]
-        if not self._guests:
-            self._empty.set()
 
     async def close(self, *, grace: float) -> None:
         """Ask every session to stop, wait for that, and end those that did not.

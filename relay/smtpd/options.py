@@ -24,6 +24,7 @@ class SmtpdOptions:
     :param recipient_limit: recipients of one message.
     :param hopcount_limit: Received fields, ours included, that make a message one that goes in a circle.
     :param timeout: seconds that a client has for a command, and for each part of its content.
+    :param proxy_networks: proxies that say with the PROXY protocol whose connection it is, and must.
     :param client_connection_count_limit: sessions of one client address at a time; 0 for no limit.
     :param client_connection_rate_limit: sessions of one client in a window of 60 seconds; 0 for no limit.
     :param client_message_rate_limit: messages that it may begin in a window; 0 for no limit.
@@ -49,6 +50,7 @@ class SmtpdOptions:
     recipient_limit: int = 1000
     hopcount_limit: int = 50
     timeout: float = 300.0
+    proxy_networks: tuple[IpNetwork, ...] = ()
     client_connection_count_limit: int = 50
     client_connection_rate_limit: int = 0
     client_message_rate_limit: int = 0

@@ -18,18 +18,22 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
-from typing import AnyStr
+from dataclasses import replace
+from typing import AnyStr, assert_never
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
 
-from relay.log.events import Noted, Program
+from relay.log.events import Noted, Program, Warned
 from relay.mail.envelope import Client, ClientTls
+from relay.mail.names import IpAddress
 from relay.smtpd import replies
-from relay.smtpd.access import client_address
+from relay.smtpd.access import client_address, is_in
 from relay.smtpd.conversation import Conversation, Service
 from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Incoming
+from relay.smtpd.introduction import Introduction, NotIntroduced
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.outgoing import Outgoing
+from relay.smtpd.proxy import Passed, Unnamed
 from relay.smtpd.server import client_tls
 from relay.smtpd.wrapped import Hello
 
@@ -67,6 +71,7 @@ class Session(SMTP):
         self._service = service
         self._wrapped = wrapped
         self._hello = Hello()
+        self._introduction: Introduction | None = None
         # Both are made when the connection is (_handle_client), before anything else here is called.
         self._incoming: Incoming
         self._outgoing: Outgoing
@@ -76,6 +81,8 @@ class Session(SMTP):
     def stop(self) -> None:
         """End with 421 4.3.2: at once if the client is silent, else after what it is doing."""
         self._incoming.interrupt()
+        if self._introduction is not None and not self._introduction.over:
+            self.abort()
 
     def hurry(self) -> None:
         """Wait for the client no longer than in a full house."""
@@ -88,8 +95,19 @@ class Session(SMTP):
 
     # --- aiosmtpd's connection --------------------------------------------------------------------------------------
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; a proxy is to say whose connection it is before anything else is done with it."""
+        peer = transport.get_extra_info("peername") if self.transport is None else None
+        if peer and is_in(client_address(peer[0]), self._service.options.proxy_networks):
+            self._introduction = Introduction(self.loop)
+        super().connection_made(transport)
+
     def data_received(self, data: bytes) -> None:
         """Read; where TLS comes first, what came before it could begin is kept for it, and no more is read until then."""
+        if self._introduction is not None and not self._introduction.over:
+            data = self._introduction.feed(data)
+            if not data:
+                return
         if self._wrapped and self._original_transport is None:
             self._hello.keep(data, self.transport)
         else:
@@ -97,6 +115,8 @@ class Session(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the streams; the task goes on, because a message that was sent to its end is still committed."""
+        if self._introduction is not None:
+            self._introduction.end()
         if self._original_transport is not None:
             self._original_transport.close()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
@@ -104,6 +124,8 @@ class Session(SMTP):
 
     def eof_received(self) -> bool | None:
         """Tell the streams; what was sent before is still answered (except under TLS, which ends both ways)."""
+        if self._introduction is not None:
+            self._introduction.end()
         keep_open = asyncio.StreamReaderProtocol.eof_received(self)
         return keep_open if self._original_transport is None and not self._wrapped else False
 
@@ -125,20 +147,39 @@ class Session(SMTP):
         if not peer:  # gone before it was there
             self._writer.close()
             return
-        address = client_address(peer[0])
         options = self._service.options
         self._outgoing = Outgoing(self._writer, options)
         self._incoming = Incoming(self._reader, timeout=options.timeout, hurried=lambda: self._lobby.is_full)
         try:
-            entry = self._lobby.enter(self, address)
-            name = await self._service.name_of(address)
-            await self._conversation(Client(address=address, port=peer[1], name=name)).hold(entry)
+            client = await self._identify(client_address(peer[0]), peer[1])
+            entry = self._lobby.enter(self, client.address)
+            client = replace(client, name=await self._service.name_of(client.address))
+            await self._conversation(client).hold(entry)
             await self._hang_up()
+        except NotIntroduced as why:
+            text = f"PROXY protocol: connection from {peer[0]} of [smtpd] proxy_protocol_networks dropped: {why}"
+            self._service.observe(Warned(Program.SMTPD, text))
         except Exception:
             self._service.crashed()
         finally:
             self._lobby.leave(self)
             self._writer.transport.abort()  # does nothing to what is closed
+
+    async def _identify(self, address: IpAddress, port: int) -> Client:
+        """Who the client is: the peer of the connection, or whom a proxy names.
+
+        :raises NotIntroduced: if a proxy names nobody.
+        """
+        if self._introduction is None:
+            return Client(address=address, port=port)
+        self._lobby.wait(self)
+        match await self._introduction.header():
+            case Passed(address=of_client, port=its_port):
+                return Client(address=of_client, port=its_port)
+            case Unnamed():
+                return Client(address=address, port=port, unnamed=True)
+            case never:
+                assert_never(never)
 
     def _conversation(self, client: Client) -> Conversation:
         return Conversation(

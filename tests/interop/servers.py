@@ -70,6 +70,7 @@ PROGRAMS = {
         Program("exim4", ("exim4-daemon-light",)),
         Program("swaks", ("swaks", "libnet-ssleay-perl")),
         Program("curl", ("curl",)),
+        Program("haproxy", ("haproxy",)),
         Program("pflogsumm", ("pflogsumm", "libdate-calc-perl")),
     )
 }

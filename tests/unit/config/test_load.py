@@ -217,7 +217,6 @@ def test_values_of_the_wrong_kind(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        'smtpd.proxy_protocol_networks = "10.0.0.0/8"',
         "relay.workers = 2",
         "mta_sts.enabled = true",
         "tlsrpt.enabled = true",

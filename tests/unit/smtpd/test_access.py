@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from relay.mail.envelope import Client
-from relay.smtpd.access import LocalRewrite, client_address, is_written_here, may_relay
+from relay.smtpd.access import LocalRewrite, client_address, is_in, is_written_here
 from relay.smtpd.options import LOOPBACK
 
 NETWORKS = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
@@ -25,27 +25,27 @@ NETWORKS = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
     ],
 )
 def test_only_mynetworks(address: str, may: bool) -> None:
-    assert may_relay(ip_address(address), NETWORKS) is may
+    assert is_in(ip_address(address), NETWORKS) is may
 
 
 def test_nobody_without_networks() -> None:
-    assert not may_relay(ip_address("127.0.0.1"), ())
+    assert not is_in(ip_address("127.0.0.1"), ())
 
 
 def test_a_mapped_network_means_its_ipv4_clients() -> None:
     mapped = (ip_network("::ffff:127.0.0.0/104"),)
-    assert may_relay(ip_address("127.1.2.3"), mapped)
-    assert not may_relay(ip_address("128.0.0.1"), mapped)
+    assert is_in(ip_address("127.1.2.3"), mapped)
+    assert not is_in(ip_address("128.0.0.1"), mapped)
 
 
 def test_the_default_is_loopback() -> None:
-    assert may_relay(ip_address("127.0.0.1"), LOOPBACK)
-    assert may_relay(ip_address("::1"), LOOPBACK)
-    assert not may_relay(ip_address("10.0.0.1"), LOOPBACK)
+    assert is_in(ip_address("127.0.0.1"), LOOPBACK)
+    assert is_in(ip_address("::1"), LOOPBACK)
+    assert not is_in(ip_address("10.0.0.1"), LOOPBACK)
 
 
 def test_everything_of_ipv4_is_nothing_of_ipv6() -> None:
-    assert not may_relay(ip_address("2001:db8::1"), (ip_network("0.0.0.0/0"),))
+    assert not is_in(ip_address("2001:db8::1"), (ip_network("0.0.0.0/0"),))
 
 
 def test_peer_addresses() -> None:
