@@ -54,7 +54,7 @@ from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
 from relay.smtpd.server import SmtpServer
 from relay.tls.peer import Anchors, ChainResult
-from relay.worker import Worker
+from relay.worker.worker import Worker
 
 AUDIT_DRAIN_SECONDS = 2.0
 

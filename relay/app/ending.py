@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from relay.log.events import Noted, Observer, Program
 from relay.smtpd.server import SmtpServer
-from relay.worker import Worker
+from relay.worker.worker import Worker
 
 
 class Ending:

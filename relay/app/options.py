@@ -17,7 +17,7 @@ from relay.queue.schedule import RetrySchedule
 from relay.scheduling.window import Limits
 from relay.smtpd.content import BareLineEnds
 from relay.smtpd.options import SmtpdOptions
-from relay.worker import WorkerOptions
+from relay.worker.options import WorkerOptions
 
 
 def delivery_options(config: Config) -> DeliveryOptions:

@@ -25,7 +25,7 @@ from relay.control import server as control
 from relay.dns.probe import FRESH_SECONDS, ValidationProbe
 from relay.log.events import Noted, Program
 from relay.queue.store import QueueStore
-from relay.worker import Worker
+from relay.worker.worker import Worker
 
 
 @dataclass(slots=True)

@@ -16,11 +16,13 @@ from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.facts import FactFinder
 from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
 from relay.delivery.leg import Leg, legs
+from relay.delivery.opening import Session
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.route import Ends
-from relay.delivery.session import Kind, Session, SessionOpener, Trouble
+from relay.delivery.session import SessionOpener
 from relay.delivery.tally import Tally, without_host
 from relay.delivery.transaction import send_message
+from relay.delivery.trouble import Kind, Trouble
 from relay.delivery.watch import Watch, Watches
 from relay.dns.probe import Validation
 from relay.log.events import Observer, Program, Warned

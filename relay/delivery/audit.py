@@ -18,7 +18,8 @@ from relay.dane.tlsa import Failed
 from relay.delivery.facts import FactFinder
 from relay.delivery.gather import Gatherer, LookupTrouble
 from relay.delivery.leg import Leg
-from relay.delivery.session import Session, Trouble
+from relay.delivery.opening import Session
+from relay.delivery.trouble import Trouble
 from relay.dns.probe import Validation
 from relay.log.events import Observer, SessionAudited
 from relay.mail.envelope import QueueId

@@ -14,19 +14,16 @@ import asyncio
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
 
 from aiosmtplib.errors import SMTPServerDisconnected
 from aiosmtplib.protocol import SMTPProtocol
 
-from relay.delivery.options import Timeouts
-from relay.delivery.plan import DotStuffer, Extensions
 from relay.delivery.replies import MalformedReply, ReplyReader
-from relay.mail.reply import Reply, Severity
+from relay.mail.reply import Reply
 
 # A host may send this many replies ahead of our asking (RFC 2920 allows none), before it counts as hostile.
 MAX_UNREAD_REPLIES = 2_100
@@ -78,20 +75,6 @@ class SessionEnded(Exception):  # noqa: N818 - it names what happened
 
 class HandshakeFailed(Exception):  # noqa: N818 - it names what happened
     """The TLS handshake failed; the connection is gone. The message says how, for people."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransactionReplies:
-    """What a host said to each command of a transaction; a reply that was not asked for or not had is absent.
-
-    :param rcpt: replies in the order of the RCPT commands, as far as they came.
-    :param final: the reply to the end of data, None if the data was not sent.
-    """
-
-    mail: Reply
-    rcpt: tuple[Reply, ...] = ()
-    data: Reply | None = None
-    final: Reply | None = None
 
 
 class SmtpConnection(SMTPProtocol):
@@ -301,72 +284,3 @@ async def connect(address: str, port: int, *, local_address: str, timeout: float
 def _os_error_text(error: OSError) -> str:
     """The operating system's words, without what asyncio writes around them."""
     return str(error) if error.errno is None else os.strerror(error.errno)
-
-
-async def transact(
-    connection: SmtpConnection,
-    *,
-    mail: bytes,
-    rcpts: Sequence[bytes],
-    body: AsyncIterator[bytes],
-    extensions: Extensions,
-    timeouts: Timeouts,
-) -> TransactionReplies:
-    """Send one message.
-
-    With PIPELINING the commands up to DATA leave in one write; the data follows only if the host agreed to DATA and took at
-    least one recipient.
-
-    :raises SessionEnded: if the session broke; the caller knows by its stage what may have been taken.
-    """
-    if "PIPELINING" in extensions:
-        connection.send_lines([mail, *rcpts, b"DATA"], Stage.MAIL)
-        replies = TransactionReplies(
-            mail=await connection.reply(Stage.MAIL, timeouts.mail),
-            rcpt=tuple([await connection.reply(Stage.RCPT, timeouts.rcpt) for _ in rcpts]),
-            data=await connection.reply(Stage.DATA, timeouts.data_init),
-        )
-    else:
-        replies = await _one_by_one(connection, mail, rcpts, timeouts)
-    if replies.data is None or replies.data.severity is not Severity.INTERMEDIATE:
-        return replies
-    if not _taken(replies):
-        # RFC 2920 section 3.1: a host that agreed to DATA without recipients gets an empty message, which it must refuse.
-        final = await connection.command(b".", Stage.END, timeouts.data_done)
-        return TransactionReplies(mail=replies.mail, rcpt=replies.rcpt, data=final)
-    try:
-        await _send_body(connection, body, timeouts)
-    except SessionEnded:
-        if not connection.has_unread:
-            raise
-        # The host answered before it had heard all, and hung up: its answer is the better reason.
-    final = await connection.reply(Stage.END, timeouts.data_done)
-    return TransactionReplies(mail=replies.mail, rcpt=replies.rcpt, data=replies.data, final=final)
-
-
-def _taken(replies: TransactionReplies) -> bool:
-    return replies.mail.severity is Severity.SUCCESS and any(
-        reply.severity is Severity.SUCCESS for reply in replies.rcpt
-    )
-
-
-async def _one_by_one(
-    connection: SmtpConnection, mail: bytes, rcpts: Sequence[bytes], timeouts: Timeouts
-) -> TransactionReplies:
-    mail_reply = await connection.command(mail, Stage.MAIL, timeouts.mail)
-    if mail_reply.severity is not Severity.SUCCESS:
-        return TransactionReplies(mail=mail_reply)
-    rcpt = [await connection.command(line, Stage.RCPT, timeouts.rcpt) for line in rcpts]
-    replies = TransactionReplies(mail=mail_reply, rcpt=tuple(rcpt))
-    if not _taken(replies):
-        return replies
-    data = await connection.command(b"DATA", Stage.DATA, timeouts.data_init)
-    return TransactionReplies(mail=mail_reply, rcpt=tuple(rcpt), data=data)
-
-
-async def _send_body(connection: SmtpConnection, body: AsyncIterator[bytes], timeouts: Timeouts) -> None:
-    stuffer = DotStuffer()
-    async for chunk in body:
-        connection.send_octets(stuffer.feed(chunk), Stage.BODY)
-        await connection.drain(Stage.BODY, timeouts.data_xfer)
-    connection.send_octets(stuffer.end(), Stage.BODY)

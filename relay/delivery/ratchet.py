@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay.delivery.leg import Leg
-from relay.delivery.session import Session, Trouble
+from relay.delivery.opening import Session
+from relay.delivery.trouble import Trouble
 from relay.log.events import Downgraded, Observer
 from relay.mail.envelope import QueueId
 from relay.outcome.result import RelayHost

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from relay.delivery.delivery import Delivery
-from relay.delivery.session import Kind, Trouble
+from relay.delivery.trouble import Kind, Trouble
 from relay.log.events import HostFailed, Observer
 from relay.mail.envelope import Recipient, RecipientId
 from relay.mail.reply import EnhancedStatus

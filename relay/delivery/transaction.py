@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from relay.delivery.client import SessionEnded, TransactionReplies, abort_on_error, transact
+from relay.delivery.client import SessionEnded, abort_on_error
+from relay.delivery.conversation import TransactionReplies, transact
 from relay.delivery.fitting import Body, Unfit, fit
+from relay.delivery.opening import Session
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.plan import mail_command, rcpt_command
-from relay.delivery.session import CONNECTION_TROUBLE, Kind, Session, Trouble
+from relay.delivery.trouble import CONNECTION_TROUBLE, Kind, Trouble
 from relay.log.events import Noted, Observer, Program
 from relay.mail.envelope import Message, Recipient, RecipientId
 from relay.mail.reply import EnhancedStatus, Reply, Severity

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from relay.delivery.leg import Leg
-from relay.delivery.session import Session, Trouble
+from relay.delivery.opening import Session
+from relay.delivery.trouble import Trouble
 from relay.mail.envelope import QueueId
 from relay.outcome.result import RelayHost
 

@@ -8,7 +8,7 @@ from relay.dane.tlsa import Failed as TlsaFailed
 from relay.dane.tlsa import TlsaLookup
 from relay.delivery.gather import Destination, HostAddress, LookupTrouble
 from relay.delivery.plan import Extensions
-from relay.delivery.session import Trouble
+from relay.delivery.trouble import Trouble
 from relay.dns.probe import Validation
 from relay.mail.envelope import Address
 from relay.mail.names import Domain, IpLiteral, NextHop

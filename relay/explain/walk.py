@@ -12,8 +12,10 @@ from relay.delivery.attempt import Deliverer
 from relay.delivery.client import SmtpConnection
 from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrouble
 from relay.delivery.leg import Leg
+from relay.delivery.opening import Opening, Session, finish
 from relay.delivery.options import DeliveryOptions
-from relay.delivery.session import Opening, Session, SessionOpener, Trouble, finish
+from relay.delivery.session import SessionOpener
+from relay.delivery.trouble import Trouble
 from relay.dns.answer import Mx
 from relay.dns.probe import Validation
 from relay.dns.resolver import Resolver

@@ -67,7 +67,7 @@ class Cancelling:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
         """A task factory."""
-        if self.first is None and getattr(work, "__qualname__", "") == "Worker._deliver":
+        if self.first is None and getattr(work, "__qualname__", "") == "Carrier.deliver":
             self.first = CancelledAt(work, self.at)
             self.task = asyncio.Task(self.first, loop=loop, **options)
             self.begun.set()
@@ -147,7 +147,7 @@ maximal_backoff_time = "0.05s"
             async with open_relay(config, write_line=lambda line: None) as relay:
                 asyncio.get_running_loop().set_task_factory(cancelling)
                 await self.hand_in(relay.smtp_addresses[0])
-                await cancelling.begun.wait()
+                await asyncio.wait_for(cancelling.begun.wait(), PATIENCE)
                 assert cancelling.task is not None
                 await asyncio.wait([cancelling.task], timeout=PATIENCE)
                 asyncio.get_running_loop().set_task_factory(None)

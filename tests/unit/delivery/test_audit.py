@@ -12,7 +12,7 @@ import relay.delivery.audit as auditing
 from relay.delivery.audit import Auditor
 from relay.delivery.gather import Gatherer
 from relay.delivery.leg import Leg
-from relay.delivery.session import Trouble
+from relay.delivery.trouble import Trouble
 from relay.dns.answer import Answer, LookupFailed, LookupFault, RRType
 from relay.dns.probe import Validation
 from relay.log.events import Event, SessionAudited

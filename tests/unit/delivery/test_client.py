@@ -16,8 +16,8 @@ from relay.delivery.client import (
     SmtpConnection,
     Stage,
     connect,
-    transact,
 )
+from relay.delivery.conversation import transact
 from relay.delivery.options import Timeouts
 from relay.delivery.plan import Extensions
 from relay.mail.reply import Reply

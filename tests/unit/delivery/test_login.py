@@ -14,8 +14,10 @@ import pytest
 
 from relay.dane.tlsa import MatchingType, Selector, Tlsa, Usage
 from relay.delivery.client import SmtpConnection
+from relay.delivery.opening import Opening, Session
 from relay.delivery.options import DeliveryOptions, Timeouts
-from relay.delivery.session import Kind, Opening, Session, SessionOpener, Trouble
+from relay.delivery.session import SessionOpener
+from relay.delivery.trouble import Kind, Trouble
 from relay.lab.ca import Authority, CertificateKind, Credential, tlsa_rdata
 from relay.log.events import Event, TlsRefused
 from relay.mail.envelope import QueueId

@@ -20,7 +20,7 @@ from relay.dane.tlsa import (
 from relay.dane.tlsa import Failed as TlsaFailed
 from relay.delivery.gather import Destination, HostAddress, LookupTrouble
 from relay.delivery.plan import Extensions
-from relay.delivery.session import Trouble
+from relay.delivery.trouble import Trouble
 from relay.dns.probe import Validation
 from relay.explain.story import (
     AddressStory,

@@ -36,7 +36,8 @@ from relay.queue.schedule import RetrySchedule
 from relay.queue.settle import Settler
 from relay.queue.store import EntryState, Lease
 from relay.scheduling.window import Limits
-from relay.worker import Worker, WorkerOptions
+from relay.worker.options import WorkerOptions
+from relay.worker.worker import Worker
 from tests.unit.queue.memory import MemoryStore
 from tests.unit.queue.samples import DEFERRED, SENT, T0, new, put
 

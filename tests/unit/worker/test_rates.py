@@ -19,9 +19,9 @@ from relay.log.events import Removed
 from relay.mail.envelope import RecipientId
 from relay.outcome.result import AttemptResult, Outcome, RecipientResult
 from relay.queue.schedule import RetrySchedule
-from relay.worker import WorkerOptions
+from relay.worker.options import WorkerOptions
 from tests.unit.queue.samples import DEFERRED
-from tests.unit.test_worker import REFUSED, Hosts, Scene
+from tests.unit.worker.test_worker import REFUSED, Hosts, Scene
 
 GOOD = 50
 EACH = 20

@@ -1,0 +1,228 @@
+"""The worker: leases what is due and has it carried out; who gets how much, ``relay.scheduling`` says.
+
+Every task is the worker's own: when it stops, each either finishes by the deadline or is cancelled and its lease given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from relay.delivery.attempt import Deliverer
+from relay.delivery.delivery import Policies
+from relay.delivery.route import Router
+from relay.log.events import Activated, Crashed, Observer, Program, Warned
+from relay.mail.envelope import QueueId
+from relay.queue.settle import Settler
+from relay.queue.store import Lease, QueueStore, StoreUnavailable
+from relay.scheduling.destinations import Destinations
+from relay.scheduling.window import Failing, Suspension
+from relay.worker.carrying import Carrier
+from relay.worker.lookout import Lookout
+from relay.worker.options import WorkerOptions
+
+LEASE = timedelta(minutes=30)
+RENEW_SECONDS = 300.0
+STORE_RETRY_SECONDS = 5.0
+# Mail of dead destinations that is deferred at a time: it takes writing to the queue, and no slot.
+DEFERRED_AT_A_TIME = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A lease under way.
+
+    :param suspension: why nobody is dialled; None for an attempt.
+    """
+
+    lease: Lease
+    suspension: Suspension | None
+
+
+class Worker:
+    """Runs deliveries until it is stopped.
+
+    :param policies: the rules in force; asked once for each attempt, so that a reload never splits one.
+    :param router: the routes in force, likewise.
+    :param monotonic: seconds on a clock that nobody sets.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: QueueStore,
+        deliverer: Deliverer,
+        settler: Settler,
+        policies: Callable[[], Policies],
+        router: Callable[[], Router],
+        options: WorkerOptions,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        observe: Observer,
+    ) -> None:
+        self._store = store
+        self._carrier = Carrier(
+            store=store,
+            deliverer=deliverer,
+            settler=settler,
+            policies=policies,
+            router=router,
+            clock=clock,
+            observe=observe,
+        )
+        self._options = options
+        self._clock = clock
+        self._monotonic = monotonic
+        self._observe = observe
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._hurry = asyncio.Event()
+        self._destinations = Destinations(options.limits)
+        self._lookout = Lookout(
+            store, self._destinations, reserve=options.concurrency // 4, clock=clock, monotonic=monotonic
+        )
+        self._active: Counter[QueueId] = Counter()
+        self._running: dict[asyncio.Task[Failing | None], _Job] = {}
+        self._attempts = 0
+
+    def wake(self) -> None:
+        """Anything may be due, and an administrator wants it tried: look everywhere, at dead destinations too."""
+        self._lookout.wake()
+        self._wake.set()
+
+    def expect(self, destinations: Collection[str]) -> None:
+        """Mail came in for these destinations: look there, which is cheaper than looking everywhere."""
+        self._lookout.expect(destinations)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Lease and deliver until ``stop``; raises nothing but cancellation."""
+        renewing = asyncio.create_task(self._renew_leases(), name="renew leases")
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                timeout = await self._turn()
+                try:
+                    async with asyncio.timeout(timeout):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self._lookout.look_everywhere()
+        finally:
+            renewing.cancel()
+
+    async def stop(self, deadline: float) -> None:
+        """Take nothing new, let attempts finish for ``deadline`` seconds or until ``hurry``, then give back what they hold."""
+        self._stopping = True
+        self._wake.set()
+        running = dict(self._running)
+        if not running:
+            return
+        ending, hurry = asyncio.ensure_future(_end_of(running)), asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((ending, hurry), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        late = [task for task in running if not task.done()]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(ending, hurry, return_exceptions=True)
+        if late:
+            try:
+                await self._store.release([running[task].lease.token for task in late])
+            except StoreUnavailable as error:
+                self._observe(Warned(Program.QMGR, f"leases kept until the next start: {error}"))
+
+    def hurry(self) -> None:
+        """Let ``stop`` wait no longer."""
+        self._hurry.set()
+
+    @property
+    def under_way(self) -> int:
+        """How many attempts are being made."""
+        return self._attempts
+
+    async def _turn(self) -> float:
+        """Start as much as limits allow; returns the seconds until this is to be done again, if nothing wakes us before."""
+        try:
+            await self._start_what_is_due()
+            if self._lookout.is_time(busy=bool(self._running)):
+                await self._lookout.look_around()
+                await self._start_what_is_due()
+        except StoreUnavailable as error:
+            self._observe(Warned(Program.QMGR, f"queue unavailable: {error}"))
+            return STORE_RETRY_SECONDS
+        return self._lookout.patience(busy=bool(self._running))
+
+    async def _start_what_is_due(self) -> None:
+        """Lease for those whose turn it is, and for the dead; start what was had."""
+        waiting = len(self._running) - self._attempts
+        dealt = self._lookout.deal(self._options.concurrency - self._attempts, DEFERRED_AT_A_TIME - waiting)
+        if not dealt.rooms:
+            return
+        wall, limit = self._clock(), self._options.recipient_limit
+        leases = await self._store.lease_at(dealt.rooms, now=wall, until=wall + LEASE, recipient_limit=limit)
+        if self._stopping:
+            await self._store.release([lease.token for lease in leases])
+            return
+        if split := {lease.destination for lease in leases if len(lease.recipients) == limit}:
+            self.expect(split)  # the other parts are due, and may go at the same time
+        self._lookout.had(dealt.rooms, Counter(lease.destination for lease in leases))
+        for lease in leases:
+            self._start(lease, dealt.dead.get(lease.destination))
+
+    def _start(self, lease: Lease, suspension: Suspension | None) -> None:
+        message = lease.message
+        if not self._active[message.queue_id]:
+            self._observe(
+                Activated(
+                    queue_id=message.queue_id,
+                    sender=message.envelope.sender,
+                    size=message.size,
+                    recipients=lease.total_recipients,
+                )
+            )
+        self._active[message.queue_id] += 1
+        # It may have died since its turn was dealt: then nobody is dialled any more.
+        suspension = suspension or self._destinations.suspension(lease.destination, self._monotonic())
+        if suspension is None:
+            self._destinations.begin(lease.destination)
+            self._attempts += 1
+        carrier = self._carrier
+        work = carrier.deliver(lease) if suspension is None else carrier.defer(lease, suspension.why)
+        task = asyncio.create_task(work, name=f"deliver {message.queue_id} to {lease.destination}")
+        self._running[task] = _Job(lease, suspension)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Failing | None]) -> None:
+        job = self._running.pop(task)
+        lease = job.lease
+        queue_id = lease.message.queue_id
+        self._active[queue_id] -= 1
+        if not self._active[queue_id]:
+            del self._active[queue_id]
+        error = None if task.cancelled() else task.exception()
+        failing = None if task.cancelled() or error is not None else task.result()
+        if job.suspension is None:
+            self._attempts -= 1
+            self._destinations.end(lease.destination, self._monotonic(), failing)
+        self._lookout.expect((lease.destination,))
+        if error is not None:
+            self._observe(Crashed("settling", "".join(traceback.format_exception(error)), queue_id))
+        self._wake.set()
+
+    async def _renew_leases(self) -> None:
+        """Hold on to deliveries that take longer than a lease."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            tokens = [job.lease.token for job in self._running.values()]
+            try:
+                await self._store.extend(tokens, self._clock() + LEASE)
+            except StoreUnavailable as error:
+                self._observe(Warned(Program.QMGR, f"leases not extended: {error}"))
+
+
+async def _end_of(tasks: Collection[asyncio.Task[Failing | None]]) -> bool:
+    await asyncio.wait(tasks)
+    return True
