@@ -92,6 +92,7 @@ PURE = {
     "smtpd/budget",
     "smtpd/section",
     "smtpd/access",
+    "smtpd/clientcerts",
     "smtpd/proxy",
     "smtpd/ownership",
     "delivery/plan",

@@ -286,6 +286,8 @@ class Building:
             accepted=self.worker.expect,
             users=lambda: self.rules.users,
             owners=lambda: self.rules.owners,
+            certificates=lambda: self.rules.certificates,
+            tls=lambda: self.rules.front_tls,
         )
         await self.servers.start()
         self.stack.push_async_callback(self.ending.drain, self.servers, self.worker, self.observe)
@@ -338,7 +340,8 @@ class Building:
 
     async def take(self, rules: Rules) -> None:
         """Put new rules in force, for attempts that begin from now on."""
-        self.rules = rules
+        # A certificate that is named no more leaves the last one in use: whether TLS is offered takes a new start.
+        self.rules = replace(rules, front_tls=rules.front_tls or self.rules.front_tls)
         self.worker.wake()  # what failed under the old rules may not fail under these
         self.warn_of(await asyncio.to_thread(rules.endings, now()))
 

@@ -105,6 +105,7 @@ def smtpd_options(config: Config) -> SmtpdOptions:
         junk_command_limit=smtpd.junk_command_limit,
         tls_cert_file=smtpd.tls_cert_file if offers_tls else "",
         tls_key_file=smtpd.tls_key_file if offers_tls else "",
+        tls_ask_ccert=smtpd.tls_ask_ccert,
         tls_required=smtpd.tls_security_level.requires_tls,
     )
 

@@ -15,10 +15,12 @@ from relay.queue.store import QueueStore
 from relay.sasl.users import Users
 from relay.smtpd.access import LocalRewrite, is_written_here
 from relay.smtpd.authentication import Authenticator
+from relay.smtpd.clientcerts import KnownCertificates
 from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.ownership import Owners
-from relay.smtpd.server import SmtpServer, server_tls_context
+from relay.smtpd.server import SmtpServer
+from relay.smtpd.server_tls import ServerContext
 from relay.smtpd.session import Session
 from relay.smtpd.softening import softly
 
@@ -39,11 +41,14 @@ def front_end(
     accepted: Callable[[Collection[str]], None],
     users: Callable[[], Users | None] = lambda: None,
     owners: Callable[[], Owners] = Owners,
+    certificates: Callable[[], KnownCertificates] = KnownCertificates,
+    tls: Callable[[], ServerContext | None] = lambda: None,
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
     :param users: who may log in now, and ``owners`` who of them may use which sender address.
-    :raises CannotServe: if its certificate cannot be used.
+    :param certificates: with which certificates clients may relay now.
+    :param tls: how clients encrypt that connect now; None where they cannot.
     """
     options = smtpd_options(config)
     make_room(options.connection_limit, observe)
@@ -63,9 +68,10 @@ def front_end(
         accept=intake.accept,
         refusal=intake.refusal,
         observe=observe,
+        permits=lambda client: certificates().permit(client),
         authenticator=Authenticator(users, observe=observe, owners=owners),
     )
-    session = functools.partial(Session, service=service, tls_context=server_tls_context(options))
+    session = functools.partial(Session, service=service, tls=tls)
     return SmtpServer(
         config.smtpd.listen,
         session,

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from relay import __version__
+from relay.app.options import smtpd_options
 from relay.app.rules import Rules, read_rules
 from relay.app.watch import Look, keep_watching, look_at
 from relay.config.config import SECTIONS, Config
@@ -19,6 +21,8 @@ from relay.config.errors import ConfigErrors
 from relay.config.files import files_of_rules
 from relay.control.server import Reloaded
 from relay.log.events import Crashed, Noted, Observer, Program, Warned
+from relay.smtpd.server import CannotServe
+from relay.smtpd.server_tls import server_tls_context
 from relay.tls.authorities import CaStoreError
 from relay.tls.own_certificate import ClientCertificateError
 
@@ -37,6 +41,10 @@ _OF_RULES = (
     ("dns", "on_no_validation"),
     ("smtpd", "users_file"),
     ("smtpd", "sender_login_maps"),
+    ("smtpd", "relay_clientcerts"),
+    ("smtpd", "tls_cert_file"),
+    ("smtpd", "tls_key_file"),
+    ("smtpd", "tls_ask_ccert"),
 )
 _OF_SESSIONS = ("tls_note_starttls_offer", "tls_wrappermode", "tls_wrappermode_ports")
 
@@ -70,9 +78,10 @@ class Reloader:
         """Read the rules for the start.
 
         :raises ConfigErrors, CaStoreError: as ``read_rules``.
+        :raises CannotServe: if the certificate for clients cannot be used.
         """
         look = look_at((*self._source, *files_of_rules(self._config)))
-        rules = read_rules(self._config)
+        rules = self._read(self._config)
         self._look = {**look, **look_at(map(Path, rules.tables.tafiles))}
         return rules
 
@@ -103,10 +112,10 @@ class Reloader:
         try:
             config = self._reread()
             look = {**look, **look_at(files_of_rules(config))}
-            rules = await asyncio.to_thread(read_rules, config)
+            rules = await asyncio.to_thread(self._read, config)
         except ConfigErrors as errors:
             return self._kept(look, tuple(str(error) for error in errors.errors))
-        except (CaStoreError, ClientCertificateError) as error:
+        except (CannotServe, CaStoreError, ClientCertificateError) as error:
             return self._kept(look, (str(error),))
         self._look = {file: look[file] for file in (*self._source, *files_of_rules(config))}
         self._look |= look_at(map(Path, rules.tables.tafiles))
@@ -116,6 +125,15 @@ class Reloader:
             self._observe(Warned(Program.MASTER, message))
         self._observe(Noted(Program.MASTER, f"reload -- version {__version__}, policy maps and routes are in force"))
         return Reloaded(accepted=True, messages=(*rules.problems, *pending))
+
+    def _read(self, config: Config) -> Rules:
+        """The rules, and TLS for clients where it was offered from the start: its level takes a new start."""
+        rules = read_rules(config)
+        if not self._config.smtpd.tls_security_level.uses_tls:
+            return rules
+        smtpd = config.smtpd
+        options = replace(smtpd_options(config), tls_cert_file=smtpd.tls_cert_file, tls_key_file=smtpd.tls_key_file)
+        return replace(rules, front_tls=server_tls_context(options))
 
     def _kept(self, look: Look, messages: Iterable[str]) -> Reloaded:
         self._look = look

@@ -10,7 +10,13 @@ from functools import partial
 
 from relay.config.config import Config, policy_defaults
 from relay.config.credentials import load_credential_maps
-from relay.config.maps import load_login_maps, load_policy_maps, load_sender_maps, load_transport_maps
+from relay.config.maps import (
+    load_clientcert_maps,
+    load_login_maps,
+    load_policy_maps,
+    load_sender_maps,
+    load_transport_maps,
+)
 from relay.config.users import load_users
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
@@ -25,7 +31,9 @@ from relay.routing.relayhosts import SenderTables
 from relay.routing.transport import TransportTables
 from relay.sasl.passwords import CredentialTables
 from relay.sasl.users import Users
+from relay.smtpd.clientcerts import NO_CERTIFICATES, KnownCertificates
 from relay.smtpd.ownership import NO_OWNERS, Owners
+from relay.smtpd.server_tls import ServerContext
 from relay.tls.chain import ChainChecker
 from relay.tls.handshake import ClientContexts
 
@@ -36,6 +44,8 @@ class Rules:
 
     :param misplaced: lines of the policy maps that may have no end.
     :param owners: who may use which sender address.
+    :param certificates: whose client certificate lets them relay.
+    :param front_tls: how clients encrypt; None where they cannot, or no mail is taken.
     :param users: who may log in at the front door; None where nobody may.
     """
 
@@ -50,11 +60,13 @@ class Rules:
     credentials: CredentialTables
     users: Users | None = None
     owners: Owners = NO_OWNERS
+    certificates: KnownCertificates = NO_CERTIFICATES
+    front_tls: ServerContext | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with lines of the maps, each with file and line."""
-        maps = (self.tables, self.transports, self.senders, self.credentials, self.owners)
+        maps = (self.tables, self.transports, self.senders, self.credentials, self.owners, self.certificates)
         problems = (problem for each in maps for problem in each.problems)
         odd = (*self.misplaced, *withheld_lines(self.tables, self.credentials))
         return tuple(map(str, (*problems, *odd)))
@@ -107,6 +119,7 @@ def read_rules(config: Config) -> Rules:
         credentials=credentials,
         users=load_users(config.smtpd.users_file),
         owners=Owners(load_login_maps(config.smtpd.sender_login_maps, config.base)),
+        certificates=KnownCertificates(load_clientcert_maps(config.smtpd.relay_clientcerts, config.base)),
     )
 
 

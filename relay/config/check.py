@@ -14,7 +14,13 @@ from relay.config.environment import PREFIX
 from relay.config.errors import ConfigError, ConfigErrors
 from relay.config.files import unwritable_directories
 from relay.config.load import Examined, examine
-from relay.config.maps import load_login_maps, load_policy_maps, load_sender_maps, load_transport_maps
+from relay.config.maps import (
+    load_clientcert_maps,
+    load_login_maps,
+    load_policy_maps,
+    load_sender_maps,
+    load_transport_maps,
+)
 from relay.config.users import load_users
 from relay.dns.anchor import AnchorError, read_anchors
 from relay.policy.exceptions import endings, misplaced
@@ -124,17 +130,26 @@ def _check_credentials(report: Report, examined: Examined) -> None:
             (report.errors if note.is_error else report.warnings).append(ConfigError(note.place, note.message))
 
 
-def _check_users(report: Report, examined: Examined) -> None:
+def _check_front_maps(report: Report, examined: Examined) -> None:
     config = examined.config
-    for spec in config.smtpd.sender_login_maps:
-        try:
-            (table,) = load_login_maps((spec,), config.base)
-        except ConfigErrors as unreadable:
-            report.errors += [] if ("smtpd", "sender_login_maps") in examined.wrong else unreadable.errors
-            continue
-        report.read.append(f"{table.name}: {len(table)} sender login entries")
-        for problem in table.problems:
-            (report.errors if problem.is_error else report.warnings).append(ConfigError(problem.place, problem.text))
+    for key, what, load in (
+        ("sender_login_maps", "sender login entries", load_login_maps),
+        ("relay_clientcerts", "client certificates", load_clientcert_maps),
+    ):
+        for spec in getattr(config.smtpd, key):
+            try:
+                (table,) = load((spec,), config.base)
+            except ConfigErrors as unreadable:
+                report.errors += [] if ("smtpd", key) in examined.wrong else unreadable.errors
+                continue
+            report.read.append(f"{table.name}: {len(table)} {what}")
+            for problem in table.problems:
+                fault = ConfigError(problem.place, problem.text)
+                (report.errors if problem.is_error else report.warnings).append(fault)
+
+
+def _check_users(report: Report, examined: Examined) -> None:
+    _check_front_maps(report, examined)
     name = examined.config.smtpd.users_file
     try:
         users = load_users(name)

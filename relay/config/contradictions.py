@@ -86,6 +86,12 @@ def _users(config: Config) -> Iterator[Contradiction]:
             (("smtpd", "users_file"), ("smtpd", "tls_security_level")),
             "users_file needs TLS, since AUTH is never offered in the clear; set tls_security_level to may or encrypt",
         )
+    if smtpd.relay_clientcerts and not (smtpd.tls_ask_ccert and smtpd.tls_security_level.uses_tls):
+        yield Contradiction(
+            (("smtpd", "relay_clientcerts"), ("smtpd", "tls_ask_ccert")),
+            "relay_clientcerts needs clients that are asked for a certificate; set tls_ask_ccert = true, and "
+            "tls_security_level to may or encrypt",
+        )
     if smtpd.users_file and not smtpd.tls_auth_only:
         yield Contradiction(
             (("smtpd", "tls_auth_only"), ("smtpd", "users_file")),

@@ -34,10 +34,11 @@ def missing_files(config: Config) -> Iterator[FileFault]:
             yield from _unless_readable((section, key), Path(name))
     if config.smtp.tls_CApath and not Path(config.smtp.tls_CApath).is_dir():
         yield FileFault(("smtp", "tls_CApath"), f"{config.smtp.tls_CApath}: no such directory")
-    for spec in config.smtpd.sender_login_maps:
-        path = map_path(spec, config.base)
-        if path is not None:
-            yield from _unless_readable(("smtpd", "sender_login_maps"), path)
+    for key in ("sender_login_maps", "relay_clientcerts"):
+        for spec in getattr(config.smtpd, key):
+            path = map_path(spec, config.base)
+            if path is not None:
+                yield from _unless_readable(("smtpd", key), path)
     for key in (
         "tls_policy_maps",
         "transport_maps",
@@ -55,9 +56,10 @@ def files_of_rules(config: Config) -> tuple[Path, ...]:
     """The files that policies, routes and trust are read from: when one changes, they are to be read anew."""
     smtp = config.smtp
     maps = [spec for key in type(smtp).model_fields if key.endswith("_maps") for spec in getattr(smtp, key)]
-    maps += config.smtpd.sender_login_maps
+    maps += (*config.smtpd.sender_login_maps, *config.smtpd.relay_clientcerts)
     named = [Path(name) for name in (smtp.tls_CAfile, smtp.tls_CApath, smtp.tls_cert_file, smtp.tls_key_file) if name]
-    named += [Path(config.smtpd.users_file)] if config.smtpd.users_file else []
+    smtpd = config.smtpd
+    named += [Path(name) for name in (smtpd.users_file, smtpd.tls_cert_file, smtpd.tls_key_file) if name]
     return (*(path for path in (map_path(spec, config.base) for spec in maps) if path is not None), *named)
 
 

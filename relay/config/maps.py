@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from relay.config.errors import ConfigError, ConfigErrors
 from relay.maps.build import BadNotation, MapSpec, build_table
 from relay.maps.table import KeyReader, LookupTable, fold
+from relay.policy.notation import parse_fingerprint
 from relay.policy.table import PolicyTables, policy_table
 from relay.policy.table import read_key as read_policy_key
 from relay.routing.relayhosts import SenderTables, relayhost_table
@@ -129,6 +130,24 @@ def load_login_maps(specs: Iterable[str], base: Path) -> tuple[LookupTable, ...]
     return tuple(each.table for each in load_maps(specs, base, what="sender login", read_key=read_sender_key))
 
 
+def load_clientcert_maps(specs: Iterable[str], base: Path) -> tuple[LookupTable, ...]:
+    """Read the maps of ``smtpd.relay_clientcerts``, whose keys are SHA-256 fingerprints.
+
+    :raises ConfigErrors: if a file cannot be read, with every such file.
+    """
+    return tuple(each.table for each in load_maps(specs, base, what="client certificate", read_key=_read_fingerprint))
+
+
+def _read_fingerprint(written: str) -> tuple[str, str]:
+    """Lower case with colons, however it was written; look-ups ask for SHA-256 only."""
+    try:
+        digits = parse_fingerprint(written)
+    except ValueError as error:
+        return written.lower(), str(error)
+    why = "" if len(digits) == _SHA256_DIGITS else "no SHA-256 fingerprint, which has 32 pairs of digits"
+    return bytes.fromhex(digits).hex(":"), why
+
+
 def _anchor_fault(name: str) -> str:
     """Postfix reads trust anchor files with the policy: what is no trust anchor file makes the line malformed."""
     try:
@@ -142,6 +161,7 @@ def _anchor_fault(name: str) -> str:
     return ""
 
 
+_SHA256_DIGITS = 64
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _PUBLIC_KEY = b"-----BEGIN PUBLIC KEY-----"
 _END_PUBLIC_KEY = b"-----END PUBLIC KEY-----"

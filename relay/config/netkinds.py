@@ -227,6 +227,8 @@ RELAYHOST_MAPS = _maps("relayhost", "sender_relayhost")
 # Secrets belong into files with a mode of their own, and where a pattern matches nobody meant to show them.
 PASSWORD_MAPS = _maps("password", "sasl_passwd", FILE_TYPES)
 TOKEN_MAPS = _maps("token", "sasl_tokens", FILE_TYPES)
+# A pattern that matches too much would let in everybody who makes a certificate.
+CLIENTCERT_MAPS = _maps("client certificate", "relay_clientcerts", FILE_TYPES)
 
 
 # --- SASL and implicit TLS

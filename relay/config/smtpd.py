@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
 from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, choices, duration, integer, notation
-from relay.config.netkinds import LISTEN, LOGIN_MAPS, NETWORKS, Endpoint, level
+from relay.config.netkinds import CLIENTCERT_MAPS, LISTEN, LOGIN_MAPS, NETWORKS, Endpoint, level
 from relay.config.section import Section, option
 from relay.policy.level import Level
 
@@ -42,6 +42,14 @@ class SmtpdSection(Section):
         "", "PEM file with our certificate for clients, then its intermediates."
     )
     tls_key_file: Annotated[str, OPTIONAL_PATH] = option("", "PEM file with the private key of that certificate.")
+    tls_ask_ccert: Annotated[bool, SWITCH] = option(
+        False, "Whether clients are asked for a certificate under TLS. Any is taken, and none; see relay_clientcerts."
+    )
+    relay_clientcerts: Annotated[tuple[str, ...], CLIENTCERT_MAPS] = option(
+        (),
+        "Postfix files (texthash:, hash:, lmdb:) whose keys are SHA-256 fingerprints, AB:CD:..., of certificates or public keys "
+        "of clients that may relay to any destination. Needs tls_ask_ccert.",
+    )
     tls_auth_only: Annotated[bool, SWITCH] = option(
         True, "Whether AUTH is offered and taken over TLS only; with users_file nothing else is possible."
     )

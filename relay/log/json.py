@@ -38,7 +38,7 @@ from relay.log.events import (
     Warned,
 )
 from relay.log.postfix import status_word
-from relay.mail.envelope import Client, sender_text
+from relay.mail.envelope import Client, ClientCertificate, sender_text
 from relay.outcome.result import Diagnostic, FromPeer, Local, Outcome, Relay, RelayHost, Sent
 from relay.outcome.wording import one_line
 from relay.tls.peer import CertFacts, PeerFacts
@@ -211,6 +211,14 @@ def _client(client: Client) -> Facts:
             "cipher": client.tls.cipher,
             "bits": client.tls.bits,
             "algorithm_bits": client.tls.algorithm_bits,
+        }
+    certificate = client.tls.certificate
+    if isinstance(certificate, ClientCertificate):
+        facts["client_certificate"] = {
+            "fingerprint": certificate.fingerprint,
+            "key_fingerprint": certificate.key_fingerprint,
+            "subject": _text(certificate.subject),
+            "issuer": _text(certificate.issuer),
         }
     return facts
 

@@ -105,6 +105,27 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificate:
+    """A certificate of which the client has the key. Nobody vouches for the names in it.
+
+    :param fingerprint: SHA-256 of the certificate, ``AB:CD:…``; ``key_fingerprint`` is of its public key.
+    :param subject: the subject's common name, for people; ``issuer`` is the issuer's.
+    """
+
+    fingerprint: str
+    key_fingerprint: str
+    subject: str = ""
+    issuer: str = ""
+
+
+class NoCertificate(Enum):
+    """Why there is no client certificate."""
+
+    NOT_REQUESTED = "not requested"
+    NOT_PRESENTED = "not presented"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTls:
     """The TLS session a message came in over; ``protocol`` is empty for a session in the clear."""
 
@@ -112,6 +133,7 @@ class ClientTls:
     cipher: str = ""
     bits: int = 0
     algorithm_bits: int = 0
+    certificate: ClientCertificate | NoCertificate = NoCertificate.NOT_REQUESTED
 
     @property
     def used(self) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import assert_never
 
-from relay.mail.envelope import Client, Envelope, QueueId
+from relay.mail.envelope import Client, ClientCertificate, Envelope, NoCertificate, QueueId
 from relay.mail.names import IpLiteral
 
 PRODUCT = "dane-relay"
@@ -42,7 +43,7 @@ def received_field(envelope: Envelope, *, hostname: str, queue_id: QueueId, arri
     if client.tls.used:
         tls = client.tls
         lines.append(f"\t(using {tls.protocol} with cipher {tls.cipher} ({tls.bits}/{tls.algorithm_bits} bits))")
-        lines.append("\t(No client certificate requested)")
+        lines.append(f"\t({_certificate(tls.certificate)})")
     by = f"\tby {hostname} ({PRODUCT}) with {protocol_word(client, smtputf8=envelope.smtputf8)} id {queue_id}"
     date = f"{format_datetime(arrived_at.astimezone(UTC))} (UTC)"
     if len(envelope.recipients) == 1:
@@ -69,6 +70,23 @@ def protocol_word(client: Client, *, smtputf8: bool) -> str:
     """How the message came, in the words of RFC 3848 and RFC 6531: ``SMTP``, ``ESMTPS``, ``UTF8SMTPSA``…"""
     word = "UTF8SMTP" if smtputf8 else client.protocol
     return word + ("S" if client.tls.used else "") + ("A" if client.user else "")
+
+
+def _certificate(certificate: ClientCertificate | NoCertificate) -> str:
+    match certificate:
+        case ClientCertificate():
+            return f'Client CN "{_name(certificate.subject)}", Issuer "{_name(certificate.issuer)}" (not verified)'
+        case NoCertificate.NOT_PRESENTED:
+            return "Client did not present a certificate"
+        case NoCertificate.NOT_REQUESTED:
+            return "No client certificate requested"
+        case _:
+            assert_never(certificate)
+
+
+def _name(text: str) -> str:
+    """A name of a certificate, whose blanks may stay."""
+    return " ".join(_word(word) for word in text[:MAX_WORD_LENGTH].split())
 
 
 def _word(text: str) -> str:

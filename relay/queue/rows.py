@@ -15,9 +15,11 @@ from relay.mail.envelope import (
     Address,
     BodyType,
     Client,
+    ClientCertificate,
     ClientTls,
     Envelope,
     Message,
+    NoCertificate,
     Notify,
     NullSender,
     QueueId,
@@ -208,9 +210,30 @@ def _client_json(client: Client) -> str:
             "sasl_method": client.sasl_method,
             **({"unnamed": True} if client.unnamed else {}),
             "tls": [tls.protocol, tls.cipher, tls.bits, tls.algorithm_bits],
+            **_certificate_json(tls.certificate),
         },
         separators=(",", ":"),
     )
+
+
+def _certificate_json(certificate: ClientCertificate | NoCertificate) -> dict[str, object]:
+    match certificate:
+        case ClientCertificate():
+            shown = (certificate.fingerprint, certificate.key_fingerprint, certificate.subject, certificate.issuer)
+            return {"certificate": shown}
+        case NoCertificate.NOT_PRESENTED:
+            return {"certificate": ()}
+        case NoCertificate.NOT_REQUESTED:
+            return {}
+        case _:
+            assert_never(certificate)
+
+
+def _certificate_of(shown: list[str] | None) -> ClientCertificate | NoCertificate:
+    if not shown:
+        return NoCertificate.NOT_REQUESTED if shown is None else NoCertificate.NOT_PRESENTED
+    fingerprint, key_fingerprint, subject, issuer = shown
+    return ClientCertificate(fingerprint=fingerprint, key_fingerprint=key_fingerprint, subject=subject, issuer=issuer)
 
 
 @lru_cache(maxsize=1024)
@@ -223,7 +246,13 @@ def _client_of(document: str) -> Client:
         name=facts["name"],
         helo=facts["helo"],
         protocol=facts["protocol"],
-        tls=ClientTls(protocol=protocol, cipher=cipher, bits=bits, algorithm_bits=algorithm_bits),
+        tls=ClientTls(
+            protocol=protocol,
+            cipher=cipher,
+            bits=bits,
+            algorithm_bits=algorithm_bits,
+            certificate=_certificate_of(facts.get("certificate")),
+        ),
         user=facts["user"],
         sasl_method=facts.get("sasl_method", ""),  # rows of before 0.1 have none
         unnamed=facts.get("unnamed", False),

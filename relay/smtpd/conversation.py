@@ -22,7 +22,7 @@ from relay.log.events import (
     Rejected,
     Warned,
 )
-from relay.mail.envelope import Client, ClientTls, Envelope
+from relay.mail.envelope import Client, ClientCertificate, ClientTls, Envelope
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.authentication import Authenticator
@@ -48,6 +48,7 @@ class Service:
     :param observe: told of what happens.
     :param authenticator: for AUTH.
     :param refusal: why no message could be taken now; None while one could.
+    :param permits: whether a client may relay for what it is, whatever its address and though it has not logged in.
     :param name_of: the client's name, for the log and the Received field.
     """
 
@@ -56,6 +57,7 @@ class Service:
     observe: Observer
     authenticator: Authenticator
     refusal: Callable[[], Reply | None] = lambda: None
+    permits: Callable[[Client], bool] = lambda client: False
     name_of: NameOf = name_without_dns
 
     def crashed(self) -> None:
@@ -108,6 +110,7 @@ class Conversation:
             refusal=service.refusal,
             auth_available=lambda: self._logins.available,
             disowns=self._logins.disowns,
+            permits=service.permits,
         )
         self._reception = Reception(
             incoming,
@@ -279,7 +282,12 @@ class Conversation:
         tls = await self._encrypt(client)
         self._dialogue.tls_began(tls)
         strength = f"{tls.protocol} with cipher {tls.cipher} ({tls.bits}/{tls.algorithm_bits} bits)"
-        self._note(f"Anonymous TLS connection established from {client}: {strength}")
+        word, shown = "Anonymous", tls.certificate
+        if isinstance(shown, ClientCertificate):
+            word = "Untrusted"
+            prints = f"cert fingerprint={shown.fingerprint}, pkey fingerprint={shown.key_fingerprint}"
+            self._note(f"{client}: subject_CN={shown.subject}, issuer={shown.issuer}, {prints}")
+        self._note(f"{word} TLS connection established from {client}: {strength}")
 
     def _said(self, octets: bytes) -> str:  # behind an AUTH, whatever became of it, may be a password
         return "..." if self._verb == "AUTH" or "auth" in self._patience.commands else quoted(octets)

@@ -42,6 +42,7 @@ class Dialogue:
     :param refusal: why no message could be taken now, asked at each MAIL.
     :param auth_available: whether there is anybody to log in as; over TLS only.
     :param disowns: why a user may not use a sender address.
+    :param permits: whether a client may relay for what it is, whatever its address and though it has not logged in.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Dialogue:
         refusal: Callable[[], Reply | None] = lambda: None,
         auth_available: Callable[[], bool] = lambda: False,
         disowns: Callable[[Sender, str], Reply | None] = lambda sender, user: None,
+        permits: Callable[[Client], bool] = lambda client: False,
     ) -> None:
         self.client = replace(client, protocol="SMTP")
         self._options = options
@@ -65,6 +67,7 @@ class Dialogue:
         self._refusal = refusal
         self._auth_available = auth_available
         self._disowns = disowns
+        self._permits = permits
         self._mail: MailParameters | _Idle = _NO_TRANSACTION
         self._recipients: list[Recipient] = []
         self._in_chunks = False
@@ -222,7 +225,7 @@ class Dialogue:
         if isinstance(rcpt, Reply):
             return rcpt
         sender, recipient = sender_text(mail.sender), rcpt.address.text
-        if not may_send(self.client, self._options.mynetworks):
+        if not (may_send(self.client, self._options.mynetworks) or self._permits(self.client)):
             return self._rejected("RCPT", replies.relay_denied(recipient), sender=sender, recipient=recipient)
         if len(self._recipients) >= self._options.recipient_limit:
             return self._rejected("RCPT", replies.TOO_MANY_RECIPIENTS, sender=sender, recipient=recipient)

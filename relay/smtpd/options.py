@@ -40,6 +40,7 @@ class SmtpdOptions:
     :param forbid_unauth_pipelining: whether a client that speaks out of turn is cut off.
     :param tls_cert_file: our certificate chain, PEM, for STARTTLS; empty means that TLS is not offered.
     :param tls_key_file: its private key, PEM; empty means that it is in ``tls_cert_file``.
+    :param tls_ask_ccert: whether clients are asked for a certificate; any is taken, and none is.
     :param tls_required: whether STARTTLS must come before MAIL (``smtpd_tls_security_level = encrypt``).
     """
 
@@ -66,4 +67,5 @@ class SmtpdOptions:
     forbid_unauth_pipelining: bool = True
     tls_cert_file: str = ""
     tls_key_file: str = ""
+    tls_ask_ccert: bool = False
     tls_required: bool = False

@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import os
-import ssl
 from collections.abc import Callable, Sequence
 
-from relay.mail.envelope import ClientTls
-from relay.smtpd.incoming import LOST, ClientGone
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.options import SmtpdOptions
 
@@ -19,49 +15,6 @@ _BACKLOG = 512
 
 class CannotServe(Exception):  # noqa: N818 - it names the state, not the handling
     """A socket cannot be opened or a certificate not be used; the message says which, why, and what to do."""
-
-
-def server_tls_context(options: SmtpdOptions) -> ssl.SSLContext | None:
-    """What STARTTLS needs, read once; None where no certificate is set (aiosmtpd's word for "not offered").
-
-    :raises CannotServe: if a file is missing or is no PEM certificate with its key.
-    """
-    cert_file, key_file = options.tls_cert_file, options.tls_key_file or options.tls_cert_file
-    if not cert_file:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(cert_file, key_file)
-    except ssl.SSLError as error:
-        why = error.reason or str(error)
-        raise CannotServe(
-            f"[smtpd] tls_cert_file {cert_file} with tls_key_file {key_file}: {why}; expected a PEM certificate chain, "
-            "our own certificate first, and its unencrypted private key"
-        ) from None
-    except OSError as error:
-        missing = key_file if os.access(cert_file, os.R_OK) else cert_file
-        raise CannotServe(f"[smtpd] cannot read the certificate file {missing}: {error.strerror}") from None
-    return context
-
-
-def client_tls(writer: asyncio.StreamWriter, context: ssl.SSLContext | None) -> ClientTls:
-    """What there is to say of a client's TLS session.
-
-    :raises ClientGone: if it went in the middle of the handshake.
-    """
-    session = writer.get_extra_info("ssl_object")
-    if session is None or context is None:
-        raise ClientGone(LOST)
-    known = session.cipher()
-    cipher, _, bits = known if known is not None else ("", "", 0)
-    algorithm_bits = {one["name"]: one["alg_bits"] for one in context.get_ciphers()}
-    return ClientTls(
-        protocol=session.version() or "unknown",
-        cipher=cipher,
-        bits=bits,
-        algorithm_bits=algorithm_bits.get(cipher, bits),
-    )
 
 
 class SmtpServer:

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import AnyStr, assert_never
+from typing import AnyStr, assert_never, cast
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
 
@@ -34,7 +35,7 @@ from relay.smtpd.introduction import Introduction, NotIntroduced
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.outgoing import Outgoing
 from relay.smtpd.proxy import Passed, Unnamed
-from relay.smtpd.server import client_tls
+from relay.smtpd.server_tls import ServerContext, client_tls
 from relay.smtpd.wrapped import Hello
 
 # Seconds that a client has to take our last words and close, before the connection is cut.
@@ -46,7 +47,7 @@ class Session(SMTP):
 
     :param lobby: the sessions of the same server.
     :param service: what they share.
-    :param tls_context: None means that TLS is not offered.
+    :param tls: how clients encrypt that connect now; None means that TLS is not offered.
     :param wrapped: whether TLS begins with the connection (RFC 8314), and not by STARTTLS.
     """
 
@@ -54,7 +55,12 @@ class Session(SMTP):
     line_length_limit = BLOCK_OCTETS
 
     def __init__(
-        self, lobby: Lobby, service: Service, *, tls_context: ssl.SSLContext | None = None, wrapped: bool = False
+        self,
+        lobby: Lobby,
+        service: Service,
+        *,
+        tls: Callable[[], ServerContext | None] = lambda: None,
+        wrapped: bool = False,
     ) -> None:
         # aiosmtpd keeps this in the class and empties it for everybody at each new connection.
         self.command_size_limits = {}
@@ -63,10 +69,11 @@ class Session(SMTP):
             data_size_limit=None,
             enable_SMTPUTF8=True,
             hostname=str(service.options.hostname),
-            tls_context=tls_context,
             timeout=service.options.timeout,
             loop=asyncio.get_running_loop(),
         )
+        # Not by the constructor, which looks at attributes that only contexts of the standard library have.
+        self.tls_context = cast("ssl.SSLContext | None", tls())
         self._lobby = lobby
         self._service = service
         self._wrapped = wrapped
@@ -220,4 +227,4 @@ class Session(SMTP):
         except TLSSetupException as failure:
             self._service.observe(Noted(Program.SMTPD, f"SSL_accept error from {client}: {failure.__cause__}"))
             raise ClientGone(LOST) from None
-        return client_tls(self._writer, self.tls_context)
+        return client_tls(self._writer, cast("ServerContext | None", self.tls_context))

@@ -69,6 +69,17 @@ def cut_spki(der: bytes) -> bytes:
         return b""
 
 
+def issuer_name(der: bytes) -> str:
+    """The issuer's common name, for people; empty if it has none or cannot be read."""
+    loaded = _load(der)
+    return "" if loaded is None else _or("", lambda: _shown(_common_name(loaded.issuer)))
+
+
+def shown_name(facts: CertFacts) -> str:
+    """The subject's common name, or all of the subject, for people: escaped and bounded."""
+    return _shown(facts.common_name) or facts.subject
+
+
 def issuer_line(der: bytes) -> str:
     """The issuer as ``/C=NL/O=Example/CN=Example CA``, the form of Postfix's log; empty if it cannot be read."""
     loaded = _load(der)

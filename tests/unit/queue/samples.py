@@ -11,6 +11,7 @@ from relay.mail.envelope import (
     Address,
     BodyType,
     Client,
+    ClientCertificate,
     ClientTls,
     Envelope,
     Notify,
@@ -87,8 +88,17 @@ RICH = Envelope(
         name="app.example",
         helo='[odd" \u00e9',
         protocol="SMTP",
-        tls=ClientTls(protocol="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", bits=256, algorithm_bits=256),
+        tls=ClientTls(
+            protocol="TLSv1.3",
+            cipher="TLS_AES_256_GCM_SHA384",
+            bits=256,
+            algorithm_bits=256,
+            certificate=ClientCertificate(
+                fingerprint="AB:CD", key_fingerprint="EF:01", subject="joe", issuer="ca \u00e9"
+            ),
+        ),
         user="alice",
+        unnamed=True,
     ),
 )
 FROM_NOBODY = Envelope(sender=NULL_SENDER, recipients=(recipient(1, "one@a.example"),), client=CLIENT)

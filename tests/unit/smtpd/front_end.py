@@ -17,12 +17,14 @@ from relay.mail.names import Domain
 from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
 from relay.sasl.users import Users
 from relay.smtpd.authentication import Authenticator
+from relay.smtpd.clientcerts import NO_CERTIFICATES, KnownCertificates
 from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.ownership import NO_OWNERS, Owners
-from relay.smtpd.server import SmtpServer, server_tls_context
+from relay.smtpd.server import SmtpServer
+from relay.smtpd.server_tls import server_tls_context
 from relay.smtpd.session import Session
 
 HOSTNAME = "relay.example"
@@ -184,6 +186,7 @@ async def front_end(
     name_of: NameOf = name_without_dns,
     users: Users | None = None,
     owners: Owners = NO_OWNERS,
+    certificates: KnownCertificates = NO_CERTIFICATES,
 ) -> AsyncIterator[FrontEnd]:
     """A server on a free port of 127.0.0.1."""
     settings = settings or options()
@@ -220,9 +223,11 @@ async def front_end(
         refusal=intake.refusal,
         observe=observe,
         name_of=name_of,
+        permits=certificates.permit,
         authenticator=Authenticator(lambda: users, observe=observe, owners=lambda: owners),
     )
-    session = functools.partial(Session, service=service, tls_context=server_tls_context(settings))
+    tls_context = server_tls_context(settings)
+    session = functools.partial(Session, service=service, tls=lambda: tls_context)
     server = SmtpServer(
         [("127.0.0.1", 0)],
         session,

@@ -57,9 +57,7 @@ def test_the_timer_is_the_one_that_is_replaced() -> None:
 
 def test_the_constructor_takes_what_we_give() -> None:
     parameters = inspect.signature(SMTP.__init__).parameters
-    assert {"handler", "data_size_limit", "enable_SMTPUTF8", "hostname", "tls_context", "timeout", "loop"} <= set(
-        parameters
-    )
+    assert {"handler", "data_size_limit", "enable_SMTPUTF8", "hostname", "timeout", "loop"} <= set(parameters)
     assert issubclass(SMTP, asyncio.StreamReaderProtocol)
     assert "limit=self.line_length_limit" in source("__init__")
     assert "self.command_size_limits.clear()" in source("__init__")

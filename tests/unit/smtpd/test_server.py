@@ -11,7 +11,8 @@ import pytest
 import uvloop
 
 from relay.log.events import ClientDisconnected, Crashed
-from relay.smtpd.server import CannotServe, SmtpServer, server_tls_context
+from relay.smtpd.server import CannotServe, SmtpServer
+from relay.smtpd.server_tls import server_tls_context
 from tests.unit.smtpd.conftest import CertificateFiles
 from tests.unit.smtpd.front_end import HOSTNAME, RecordingStore, front_end, options
 
