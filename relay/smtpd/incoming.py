@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from relay.smtpd.content import ContentDecoder
+from relay.smtpd.watch import Watch
 
 BLOCK_OCTETS = 65536
 # RFC 5321 asks for 512, and each extension for more; 2048 is Postfix's line_length_limit.
@@ -59,7 +60,8 @@ class Incoming:
         self._timeout = timeout
         self._hurried = hurried
         self._buffer = bytearray()
-        self._deadline: asyncio.Timeout | None = None
+        self._watch = Watch()
+        self._in_line = False
         self.interrupted = False
         self.bare_line_end = False
 
@@ -75,15 +77,16 @@ class Incoming:
         """
         if self.has_line:
             return await self._whole_line()
+        self._in_line = True
         try:
-            async with asyncio.timeout(self.timeout) as self._deadline:
+            with self._watch.within(self.timeout):
                 return await self._whole_line()
         except TimeoutError:
             if self.interrupted:
                 return Odd.INTERRUPTED
             raise ClientGone(TIMED_OUT) from None
         finally:
-            self._deadline = None
+            self._in_line = False
 
     async def _whole_line(self) -> bytes | Odd:
         too_long = False
@@ -100,14 +103,17 @@ class Incoming:
     def interrupt(self) -> None:
         """Let a waiting ``line`` return now; ``interrupted`` tells who was not waiting."""
         self.interrupted = True
-        if self._deadline is not None:
-            self._deadline.reschedule(0)
+        if self._in_line:
+            self._watch.shorten(0.0)
 
     def hurry(self) -> None:
         """Give a waiting ``line`` no more than ``HURRIED_TIMEOUT`` from now on."""
-        deadline = self._deadline
-        if deadline is not None and (when := deadline.when()) is not None:
-            deadline.reschedule(min(when, asyncio.get_running_loop().time() + HURRIED_TIMEOUT))
+        if self._in_line:
+            self._watch.shorten(HURRIED_TIMEOUT)
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+        self._watch.close()
 
     @property
     def early(self) -> bytes:
@@ -117,7 +123,7 @@ class Incoming:
     async def look(self) -> None:
         """Read what has already come, without waiting for more."""
         try:
-            async with asyncio.timeout(0):
+            with self._watch.within(0.0):
                 self._buffer += await self._read()
         except (TimeoutError, ClientGone):  # nothing; who is gone will be missed when it is waited for
             pass
@@ -152,7 +158,7 @@ class Incoming:
         """
         if not self._buffer:
             try:
-                async with asyncio.timeout(min(timeout, self.timeout)):
+                with self._watch.within(min(timeout, self.timeout)):
                     octets = await self._read()
             except TimeoutError:
                 raise ClientGone(TIMED_OUT) from None

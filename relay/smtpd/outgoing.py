@@ -10,6 +10,9 @@ from relay.smtpd.incoming import LOST, TIMED_OUT, ClientGone
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.softening import softened
 
+# A client that has so much to read yet is waited for.
+_UNREAD_OCTETS = 16 * 1024
+
 
 class Outgoing:
     """The replies of one session.
@@ -37,6 +40,8 @@ class Outgoing:
         if self._writer.is_closing():
             raise ClientGone(LOST)
         self._writer.write(octets)
+        if self._writer.transport.get_write_buffer_size() <= _UNREAD_OCTETS:
+            return  # whoever is gone is missed when the next command is waited for
         try:
             async with asyncio.timeout(self._options.timeout):
                 await self._writer.drain()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from functools import lru_cache
 from typing import Final
 
 from relay.mail.envelope import QueueId
@@ -18,6 +19,7 @@ MAX_REPLY_LINE_OCTETS = 510
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+@lru_cache(maxsize=512)
 def wire_form(reply: Reply) -> bytes:
     """The octets of a reply: ``CODE-`` and ``CODE `` lines, each ended by CRLF."""
     last = len(reply.lines) - 1

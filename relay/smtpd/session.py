@@ -10,7 +10,8 @@ one of them changes). From ``aiosmtpd.smtp.SMTP``:
 * ``_reset_timeout``: the timer of a command; replaced by the deadlines of ``incoming.py``
 
 and these public ones in ways that its documentation does not promise: ``push`` (called with the text of the 220 by
-``smtp_STARTTLS``), ``command_size_limits`` (shared by all sessions there), ``line_length_limit`` (the stream's limit).
+``smtp_STARTTLS``), ``command_size_limits`` (shared by all sessions there), ``line_length_limit`` (the stream's limit),
+the constructor (looks through ``dir()`` of session and handler, which is empty here).
 """
 
 from __future__ import annotations
@@ -42,7 +43,18 @@ from relay.smtpd.wrapped import Hello
 _LINGER = 10.0
 
 
-class Session(SMTP):
+class _Unlisted:
+    """aiosmtpd looks for hooks, commands and mechanisms in ``dir()`` of a session and its handler, at each connection, which
+    takes as long as half a message does. Nothing of that is used here, so there is nothing to be found."""
+
+    def __dir__(self) -> tuple[str, ...]:
+        return ()
+
+
+_NO_HANDLER = _Unlisted()
+
+
+class Session(_Unlisted, SMTP):
     """A connection of a client, from the greeting to the end.
 
     :param lobby: the sessions of the same server.
@@ -65,7 +77,7 @@ class Session(SMTP):
         # aiosmtpd keeps this in the class and empties it for everybody at each new connection.
         self.command_size_limits = {}
         super().__init__(
-            None,
+            _NO_HANDLER,
             data_size_limit=None,
             enable_SMTPUTF8=True,
             hostname=str(service.options.hostname),
@@ -169,6 +181,7 @@ class Session(SMTP):
         except Exception:
             self._service.crashed()
         finally:
+            self._incoming.close()
             self._lobby.leave(self)
             self._writer.transport.abort()  # does nothing to what is closed
 

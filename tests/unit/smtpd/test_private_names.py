@@ -63,6 +63,14 @@ def test_the_constructor_takes_what_we_give() -> None:
     assert "self.command_size_limits.clear()" in source("__init__")
 
 
+def test_the_constructor_only_collects_what_is_not_used_here() -> None:
+    made = source("__init__")
+    assert re.findall(r"(?:getmembers|dir)\((\w+)\)", made) == ["obj", "handler", "self"]
+    assert re.findall(r'startswith\("(\w+)"\)', made) == ["auth_", "handle_", "smtp_"]
+    used = {name for name in ("_auth_methods", "_handle_hooks", "_smtp_methods") if name in inspect.getsource(session)}
+    assert not used
+
+
 def test_the_list_at_the_top_of_the_file_is_whole() -> None:
     tree = ast.parse(inspect.getsource(session))
     own: set[str] = set()
