@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import assert_never
 
 from relay.log.events import (
@@ -74,7 +75,7 @@ class PostfixLines:
 
     def lines(self, event: Event, at: datetime) -> tuple[str, ...]:
         """The lines of an event that happened ``at`` (aware), without line ends; most have one, some none or more."""
-        stamp = timestamp(at.astimezone(self.tz))
+        stamp = _stamp(at.replace(microsecond=0), self.tz)
         return tuple(
             f"{stamp} {self.hostname} {self.syslog_name}/{program.value}[{self.pid}]: {text}"
             for program, text in self._said(event)
@@ -113,6 +114,11 @@ def _deliverer(outcome: Outcome, reason: str) -> Program:
     if isinstance(outcome.relay, NoHost) and (not outcome.tls or reason.startswith(SUSPENDED)):
         return Program.DISCARD if isinstance(outcome.result, Sent) else Program.ERROR
     return Program.SMTP
+
+
+@lru_cache(maxsize=16)
+def _stamp(at: datetime, tz: tzinfo | None) -> str:
+    return timestamp(at.astimezone(tz))
 
 
 def timestamp(local: datetime) -> str:

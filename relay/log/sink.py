@@ -1,4 +1,4 @@
-"""Where log lines go: standard output or a file, one write an event, nothing held back.
+"""Where log lines go: standard output or a file, what happens at about the same time in one write.
 
 A log that cannot be written never stops mail: the first failure is told on standard error, and when writing works again
 the number of lines lost is told there too.
@@ -57,6 +57,7 @@ class Sink:
     :param to: a file to append to, or ``STANDARD_OUTPUT``.
     :param clock: gives the time of the event, aware.
     :param complaints: where a failing log is reported.
+    :param later: has lines written, together with what else happens before it calls; None to write those of each event at once.
     :raises LogFailed: if the file cannot be opened.
     """
 
@@ -68,12 +69,15 @@ class Sink:
         clock: Callable[[], datetime],
         output: BinaryIO | None = None,
         complaints: TextIO | None = None,
+        later: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._words = words
         self._path = to
         self._clock = clock
         self._complaints = sys.stderr if complaints is None else complaints
         self._output = output if output is not None else self._open()
+        self._later = later
+        self._unwritten: list[str] = []
         self._lost = 0
         self._torn = False
 
@@ -88,8 +92,20 @@ class Sink:
     def observe(self, event: Event) -> None:
         """Write the event's lines; a failing write is reported once and lost."""
         lines = self._words.lines(event, self._clock())
+        if not lines:
+            return
+        if self._later is not None and not self._unwritten:
+            self._later(self.flush)
+        self._unwritten += lines
+        if self._later is None:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was observed."""
+        lines, self._unwritten = self._unwritten, []
         if lines:
-            self._write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"), len(lines))
+            lines.append("")
+            self._write("\n".join(lines).encode("utf-8", "backslashreplace"), len(lines) - 1)
 
     def _write(self, data: bytes, count: int) -> None:
         rest = memoryview(b"\n" + data if self._torn else data)
@@ -120,6 +136,7 @@ class Sink:
 
     def reopen(self) -> None:
         """Go on in a new file of the same name (logrotate moved the old one); if that fails, keep the old one."""
+        self.flush()
         if isinstance(self._path, StandardOutput):
             return
         try:
@@ -131,7 +148,8 @@ class Sink:
         old.close()
 
     def close(self) -> None:
-        """Close the file; standard output stays open."""
+        """Write what was observed and close the file; standard output stays open."""
+        self.flush()
         if not isinstance(self._path, StandardOutput):
             self._output.close()
 

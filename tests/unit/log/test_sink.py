@@ -70,6 +70,41 @@ def test_lines_are_in_the_file_when_observe_returns(tmp_path: Path) -> None:
     sink.close()
 
 
+def test_lines_of_about_the_same_time_are_one_write_and_none_is_lost_at_the_end() -> None:
+    class Output(io.BytesIO):
+        writes = 0
+
+        def write(self, data: object) -> int:
+            self.writes += 1
+            return super().write(bytes(data))  # type: ignore[call-overload]  # as above
+
+    output, calls = Output(), list[Callable[[], None]]()
+    sink = Sink(POSTFIX, STANDARD_OUTPUT, clock=clock, output=output, later=calls.append)
+    for text in ("one", "two", "three"):
+        sink.observe(note(text))
+    assert (len(calls), output.writes) == (1, 0)
+    calls.pop()()
+    assert (output.getvalue().decode(), output.writes) == (line("one") + line("two") + line("three"), 1)
+    sink.observe(note("four"))
+    assert len(calls) == 1
+    sink.close()
+    assert output.getvalue().decode().endswith(line("four"))
+    calls.pop()()
+    assert output.writes == 2
+
+
+def test_what_was_said_before_a_reopen_is_in_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "mail.log"
+    sink = Sink(POSTFIX, path, clock=clock, later=lambda write: None)
+    sink.observe(note("one"))
+    path.rename(tmp_path / "mail.log.1")
+    sink.reopen()
+    sink.observe(note("two"))
+    sink.close()
+    assert (tmp_path / "mail.log.1").read_text() == line("one")
+    assert path.read_text() == line("two")
+
+
 def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     sink = Sink(JsonLines(hostname="h", pid=1), STANDARD_OUTPUT, clock=clock)
     sink.observe(CASES["removed"])
