@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -57,6 +58,8 @@ from relay.tls.peer import Anchors, ChainResult
 from relay.worker.worker import Worker
 
 AUDIT_DRAIN_SECONDS = 2.0
+# Log lines are written together with those of so many seconds: a write each costs a fifth of a message's processor time.
+LOG_LAG = 0.005
 
 WriteLine = Callable[[str], None]
 # Of the task that makes an attempt, and of those that it starts: a reload does not change what they go by.
@@ -147,7 +150,8 @@ class Building:
 
             self.observe = compose(observe, self.metrics.observe)
             return
-        self.sink = Sink(words, Path(log.file) if log.file else STANDARD_OUTPUT, clock=now)
+        to = Path(log.file) if log.file else STANDARD_OUTPUT
+        self.sink = Sink(words, to, clock=now, later=partial(asyncio.get_running_loop().call_later, LOG_LAG))
         self.stack.callback(self.sink.close)
         self.observe = compose(self.sink.observe, self.metrics.observe)
 
@@ -284,6 +288,7 @@ class Building:
             new_id=self.new_id,
             observe=self.observe,
             accepted=self.worker.expect,
+            taker=self.worker,
             users=lambda: self.rules.users,
             owners=lambda: self.rules.owners,
             certificates=lambda: self.rules.certificates,

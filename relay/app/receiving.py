@@ -11,7 +11,7 @@ from relay.app.options import is_local, smtpd_options
 from relay.config.config import Config
 from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import Address, Client, QueueId, Sender
-from relay.queue.store import QueueStore
+from relay.queue.store import NOBODY, QueueStore, Taker
 from relay.sasl.users import Users
 from relay.smtpd.access import LocalRewrite, is_written_here
 from relay.smtpd.authentication import Authenticator
@@ -39,6 +39,7 @@ def front_end(
     new_id: Callable[[], QueueId],
     observe: Observer,
     accepted: Callable[[Collection[str]], None],
+    taker: Taker = NOBODY,
     users: Callable[[], Users | None] = lambda: None,
     owners: Callable[[], Owners] = Owners,
     certificates: Callable[[], KnownCertificates] = KnownCertificates,
@@ -61,6 +62,7 @@ def front_end(
         new_id=new_id,
         observe=observe,
         accepted=accepted,
+        taker=taker,
         adds_missing=adds_missing(config),
     )
     service = Service(

@@ -8,6 +8,7 @@ lock of the state directory sees to that. The threads are ``database``'s, the st
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -19,7 +20,7 @@ import apsw
 
 from relay.log.events import Observer, StoreState
 from relay.mail.envelope import Message, QueueId
-from relay.queue import listing, selection, transactions
+from relay.queue import arrivals, listing, selection, transactions
 from relay.queue.backup import BackedUp, Backup
 from relay.queue.connecting import CHECKPOINT_PAGES, Connecting
 from relay.queue.database import Database
@@ -29,6 +30,7 @@ from relay.queue.rows import Body, InRow, micros, moment, text
 from relay.queue.spool import CHUNK, Files, Spool, SystemFiles
 from relay.queue.sqlite_acts import SqliteActs
 from relay.queue.store import (
+    NOBODY,
     Head,
     Lease,
     LeaseLost,
@@ -38,7 +40,9 @@ from relay.queue.store import (
     QueueEntry,
     Settlement,
     StoreUnavailable,
+    Taker,
 )
+from relay.queue.warm import WarmContents
 from relay.queue.writer import Job
 
 T = TypeVar("T")
@@ -69,6 +73,7 @@ class SqliteStore:
         self._database = Database(connecting, look=look, observe=observe, changed=self._tell_state, sleep=sleep)
         self._spool = Spool(path.with_name(path.name + ".spool"), files, self._database.trust)
         self._room = Room(path.parent, floor, look)
+        self._warm = WarmContents()
         self._taking = True
         self._serial = 0
         # What takes back jobs of which nobody knows whether they are on the disk; their callers were told that they are not.
@@ -146,7 +151,7 @@ class SqliteStore:
             self._unsaid.clear()
         _ = self.refusal
 
-    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         """Commit a message; see ``QueueStore.put``."""
         refusal = self.refusal
         if refusal is not None:
@@ -157,17 +162,36 @@ class SqliteStore:
             async for chunk in body:
                 await incoming.take(chunk)
             where = await incoming.finish()
-            stored = transactions.stored(message, incoming.size, eight_bit=incoming.eight_bit)
-            await self._commit(
-                partial(_put, message=stored, new=message, body=where),
-                undo=transactions.withdraw,
-                forget=partial(transactions.withdraw, queue_id=message.queue_id),
-            )
+            stored = arrivals.stored(message, incoming.size, eight_bit=incoming.eight_bit)
+            await self._arrive(stored, message, where, taker)
             kept = True
         finally:
             if not kept:
                 await self._see_through(incoming.discard())
         return stored
+
+    async def _arrive(self, stored: Message, new: NewMessage, body: Body, taker: Taker) -> None:
+        """Commit a message, and hand it over with the leases that its taker wants."""
+        reservation = taker.reserve(Counter(new.destinations.values()))
+        hand_over = None
+        if reservation is not None:
+            self._serial += 1
+            hand_over = arrivals.HandOver(reservation, self._serial)
+        withdraw = partial(transactions.withdraw, queue_id=stored.queue_id)
+        leases: list[Lease] | None = None
+        try:
+            leases = await self._commit(
+                lambda connection: arrivals.put(connection, stored, new.destinations, body, hand_over),
+                undo=lambda connection, _: withdraw(connection),
+                forget=withdraw,
+            )
+        finally:
+            if reservation is not None and leases is None:
+                taker.give_back(reservation)
+        if isinstance(body, InRow):
+            self._warm.keep(stored.queue_id, body.content, self._clock())
+        if reservation is not None:
+            taker.begin(reservation, leases)
 
     async def lease(
         self, *, now: datetime, until: datetime, limit: int, busy: Collection[str] = (), each: int | None = None
@@ -239,6 +263,7 @@ class SqliteStore:
                 raise
             settled = await self._read(lambda connection: transactions.found_settled(connection, settlement))
         self._in_doubt.discard(token)
+        self._warm.forget(settlement.lease.message.queue_id)
         if settled.spool:
             with suppress(StoreUnavailable):  # it is settled all the same; the file is swept at the next start
                 await self._spool.remove(settled.spool)
@@ -266,7 +291,8 @@ class SqliteStore:
 
     async def open_body(self, queue_id: QueueId) -> AsyncIterator[bytes]:
         """A message's content in chunks of at most 64 KiB; raises KeyError if it is gone."""
-        body = await self._read(lambda connection: listing.body(connection, queue_id))
+        warm = self._warm.get(queue_id)
+        body = InRow(warm) if warm is not None else await self._read(partial(listing.body, queue_id=queue_id))
         if isinstance(body, InRow):
             for start in range(0, len(body.content), CHUNK):
                 yield body.content[start : start + CHUNK]
@@ -285,6 +311,7 @@ class SqliteStore:
             commit=self._commit,
             lease=self._lease,
             remove=self._spool.remove,
+            forget=self._warm.forget,
             clock=self._clock,
         )
 
@@ -302,6 +329,7 @@ class SqliteStore:
         """Finish what was begun, then close; closing twice is fine."""
         while self._background:
             await asyncio.wait(self._background)
+        self._warm.clear()
         await self._database.stop()
         self._spool.close()
 
@@ -357,10 +385,6 @@ class SqliteStore:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         await asyncio.shield(task)
-
-
-def _put(connection: apsw.Connection, *, message: Message, new: NewMessage, body: Body) -> QueueId:
-    return transactions.put(connection, message, new.destinations, body)
 
 
 def _give_back(connection: apsw.Connection, leases: list[Lease]) -> None:

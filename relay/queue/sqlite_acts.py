@@ -29,12 +29,14 @@ class SqliteActs:
     :param commit: runs a job in the writer's thread and returns when it is committed.
     :param lease: leases what a job chooses, as ``SqliteStore`` does.
     :param remove: removes a spool file that no message needs any more.
+    :param forget: told of each message that was changed; what is in memory of it may be wrong.
     """
 
     read: Run
     commit: Run
     lease: Callable[[Choose, datetime, datetime], Awaitable[Sequence[Lease]]]
     remove: Callable[[str], Awaitable[None]]
+    forget: Callable[[QueueId], None]
     clock: Callable[[], datetime]
 
     async def find(self, where: Filter, *, after: QueueId | None = None, looking: int) -> Found:
@@ -59,6 +61,8 @@ class SqliteActs:
         """Do something; see ``QueueActs.act``."""
         job = partial(actions.act, what=act, where=where, ids=tuple(ids), now=self.clock())
         done: actions.Done = await self.commit(job)
+        for queue_id in done.acted.recipients:
+            self.forget(queue_id)
         for name in done.spooled:
             with suppress(StoreUnavailable):  # it is deleted all the same; the file is swept at the next start
                 await self.remove(name)

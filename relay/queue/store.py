@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import NewType, Protocol
+from typing import Final, NewType, Protocol
 
 from relay.mail.envelope import Envelope, Message, QueueId, Recipient, RecipientId
 from relay.outcome.result import Bounced, Deferred, Sent
@@ -79,6 +79,54 @@ class Lease:
     total_recipients: int
     delay_told: frozenset[RecipientId] = frozenset()
     override: TlsOverride | AsConfigured = AS_CONFIGURED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Room that is kept for the first attempt of a message which is about to be committed.
+
+    :param destinations: those of its destinations that are delivered to at once.
+    :param at: when; ``until`` is when the leases end.
+    """
+
+    destinations: frozenset[str]
+    at: datetime
+    until: datetime
+
+
+class Taker(Protocol):
+    """Whoever delivers: takes a message over as it is committed, so that it need not be read back."""
+
+    def reserve(self, destinations: Mapping[str, int]) -> Reservation | None:
+        """Keep room for what may be delivered at once; None if that is nothing. Each reservation is answered once.
+
+        :param destinations: of a message that will be committed next, each with the number of its recipients.
+        """
+        ...
+
+    def begin(self, reservation: Reservation, leases: Sequence[Lease]) -> None:
+        """The message is committed; these are its deliveries within the reservation; what a rule holds is not among them."""
+        ...
+
+    def give_back(self, reservation: Reservation) -> None:
+        """The message was not committed."""
+        ...
+
+
+class _Nobody:
+    """Takes nothing over: what comes in waits until it is leased."""
+
+    def reserve(self, destinations: Mapping[str, int]) -> Reservation | None:
+        return None
+
+    def begin(self, reservation: Reservation, leases: Sequence[Lease]) -> None:
+        raise AssertionError("nothing was reserved")
+
+    def give_back(self, reservation: Reservation) -> None:
+        raise AssertionError("nothing was reserved")
+
+
+NOBODY: Final = _Nobody()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -174,10 +222,12 @@ class QueueStore(Protocol):
         """Why ``put`` would refuse mail now: no room, or a disk that is not trusted; None while all is well."""
         ...
 
-    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         """Commit a message and its body (CRLF line ends, in chunks of any size).
 
         What ``body`` raises passes through, and nothing is kept.
+
+        :param taker: asked when the body is whole; what it takes is committed as leased, then given to it.
         """
         ...
 

@@ -6,7 +6,7 @@ They may be run twice (see ``writer.commit_together``), so they change nothing b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, assert_never
@@ -15,34 +15,23 @@ import apsw
 
 from relay.mail.envelope import Message, QueueId, RecipientId
 from relay.outcome.result import Bounced, Deferred, Sent
-from relay.queue import selection
-from relay.queue.actions import hold_new
+from relay.queue import arrivals, selection
 from relay.queue.rows import (
     MESSAGE_COLUMNS,
     RECIPIENT_COLUMNS,
-    Body,
     InRow,
-    body_row,
     message_of,
-    message_row,
     micros,
     moment,
     number,
     override_of,
     recipient_of,
-    recipient_row,
     text,
 )
-from relay.queue.store import Lease, LeaseLost, LeaseToken, NewMessage, Report, Settlement
+from relay.queue.store import Lease, LeaseLost, LeaseToken, Report, Settlement
 
 # One transaction of a flush; so a million deliveries do not hold up everyone else.
 FLUSH_AT_ONCE = 5_000
-
-_INSERT_MESSAGE = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constant columns
-_INSERT_RECIPIENT = (
-    f"INSERT INTO recipient ({RECIPIENT_COLUMNS}, message, delivery, position, state, reason)"  # noqa: S608 - constant columns
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', '')"
-)
 
 # Where a delivery goes when nobody delivers it any more: an administrator's hold outlasts attempts.
 _REST = "CASE held WHEN 1 THEN 'held' ELSE 'waiting' END"
@@ -62,46 +51,6 @@ class Settled:
 
     last: bool
     spool: str
-
-
-def stored(message: NewMessage, size: int, *, eight_bit: bool) -> Message:
-    """The message as it will be known from now on."""
-    return Message(
-        queue_id=message.queue_id,
-        envelope=message.envelope,
-        size=size,
-        arrived_at=message.arrived_at,
-        eight_bit=eight_bit,
-    )
-
-
-def put(connection: apsw.Connection, message: Message, destinations: Mapping[RecipientId, str], body: Body) -> QueueId:
-    """Insert a message, due at once; returns its queue ID.
-
-    :raises ValueError: if the queue ID is taken, or a recipient id comes twice.
-    """
-    try:
-        connection.execute(_INSERT_MESSAGE, message_row(message))
-        row = connection.last_insert_rowid()
-        connection.execute("INSERT INTO body (message, content, spool) VALUES (?, ?, ?)", (row, *body_row(body)))
-        numbers = {name: index for index, name in enumerate(dict.fromkeys(destinations.values()))}
-        due = micros(message.arrived_at)
-        connection.executemany(
-            "INSERT INTO delivery (message, number, destination, state, next_attempt, attempts, lease, lease_until)"
-            " VALUES (?, ?, ?, 'waiting', ?, 0, 0, 0)",
-            [(row, index, name, due) for name, index in numbers.items()],
-        )
-        connection.executemany(
-            _INSERT_RECIPIENT,
-            [
-                (*recipient_row(recipient), row, numbers[destinations[recipient.id]], position)
-                for position, recipient in enumerate(message.envelope.recipients)
-            ],
-        )
-    except apsw.ConstraintError as error:
-        raise ValueError(f"message {message.queue_id} does not fit the queue: {error}") from error
-    hold_new(connection, row, message.arrived_at)
-    return message.queue_id
 
 
 def withdraw(connection: apsw.Connection, queue_id: QueueId) -> None:
@@ -151,7 +100,7 @@ def lease(
         pending = _pending(connection, *key)
         leases.append(
             Lease(
-                token=LeaseToken(f"{chosen.message}.{chosen.number}.{serial}"),
+                token=arrivals.token_of(chosen.message, chosen.number, serial),
                 message=message,
                 destination=text(destination),
                 recipients=tuple(one for one in message.envelope.recipients if one.id in pending),
@@ -321,8 +270,8 @@ def flush(connection: apsw.Connection, *, now: datetime, ids: Sequence[QueueId])
 
 
 def _put_report(connection: apsw.Connection, report: Report) -> None:
-    message = stored(report.message, len(report.content), eight_bit=not report.content.isascii())
-    put(connection, message, report.message.destinations, InRow(report.content))
+    message = arrivals.stored(report.message, len(report.content), eight_bit=not report.content.isascii())
+    arrivals.put(connection, message, report.message.destinations, InRow(report.content))
 
 
 def _remove_delivery(connection: apsw.Connection, message: int, part: int) -> Settled:

@@ -64,6 +64,10 @@ class Destinations:
         window.busy += 1
         self._windows.move_to_end(name)
 
+    def withdraw(self, name: str) -> None:
+        """A delivery that was begun will not be made after all, which says nothing about the destination."""
+        self._windows[name].busy -= 1
+
     def end(self, name: str, now: float, failing: Failing | None = None) -> None:
         """A delivery ended.
 

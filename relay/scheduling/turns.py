@@ -43,13 +43,15 @@ class Turns:
         """A destination has no due mail any more."""
         self._line.pop(name, None)
 
-    def deal(self, free: int, *, room: Callable[[str], int], is_idle: Callable[[str], bool]) -> Mapping[str, int]:
+    def deal(
+        self, free: int, *, room: Callable[[str], int], is_idle: Callable[[str], bool], leaves: Callable[[str], None]
+    ) -> Mapping[str, int]:
         """Deal free slots; who got one goes to the end of the line.
-
-        Who has no room leaves the line: the end of a delivery or of a rest brings it back.
 
         :param room: how many more deliveries a destination may have.
         :param is_idle: whether it has none under way.
+        :param leaves: told who leaves the line, having no room (any more): the end of a delivery or of a rest is to bring it
+            back.
         :returns: slots by destination, at least one each, ``free`` in all at most.
         """
         dealt: Counter[str] = Counter()
@@ -58,6 +60,7 @@ class Turns:
             name = next(iter(self._line))
             if dealt[name] >= room(name):
                 del self._line[name]
+                leaves(name)
                 continue
             self._line.move_to_end(name)
             if free <= self._reserve and (dealt[name] or not is_idle(name)):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
 from relay.log.events import Accepted, Observer, Program, Rejected, Warned
-from relay.mail.envelope import Address, Client, Envelope, QueueId, Sender, sender_text
+from relay.mail.envelope import Address, Client, Envelope, Message, QueueId, Sender, sender_text
 from relay.mail.headers import HeaderScanner, missing_fields, received_field
 from relay.mail.reply import Reply
-from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
+from relay.queue.store import NOBODY, Lease, NewMessage, QueueStore, Reservation, StoreUnavailable, Taker
 from relay.smtpd import replies
 from relay.smtpd.section import HeaderSection, SectionRules
 
@@ -46,13 +46,39 @@ def _nobodys(client: Client) -> bool:
     return False
 
 
+class _HandOver:
+    """One message's way to whoever delivers: taken over at its commit, begun when its acceptance was told."""
+
+    def __init__(self, taker: Taker) -> None:
+        self._taker = taker
+        self._taken: tuple[Reservation, Sequence[Lease]] | None = None
+        self.destinations: frozenset[str] = frozenset()
+
+    def reserve(self, destinations: Mapping[str, int]) -> Reservation | None:
+        return self._taker.reserve(destinations)
+
+    def begin(self, reservation: Reservation, leases: Sequence[Lease]) -> None:
+        self._taken = reservation, leases
+        self.destinations = frozenset(lease.destination for lease in leases)
+
+    def give_back(self, reservation: Reservation) -> None:
+        self._taker.give_back(reservation)
+
+    def go(self) -> None:
+        """Begin what was taken, once."""
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            self._taker.begin(*taken)
+
+
 class Intake:
     """Accepts messages into a store. Content goes in byte for byte, behind one Received field, but for what the options say.
 
     :param adds_missing: whether Message-Id and Date are added to a client's messages where they are missing.
     :param destination_of: the scheduling key of the next-hop of mail to a recipient from a sender.
     :param new_id: a queue ID that no other message has.
-    :param accepted: called after each commit with the message's destinations, to wake whoever delivers.
+    :param taker: whoever delivers: takes over at each commit what may be delivered at once.
+    :param accepted: called after each commit with the destinations that were not taken over, to wake whoever delivers.
     """
 
     def __init__(
@@ -65,6 +91,7 @@ class Intake:
         new_id: Callable[[], QueueId],
         observe: Observer,
         accepted: Callable[[Collection[str]], None],
+        taker: Taker = NOBODY,
         adds_missing: Callable[[Client], bool] = _nobodys,
     ) -> None:
         self._store = store
@@ -74,6 +101,7 @@ class Intake:
         self._new_id = new_id
         self._observe = observe
         self._accepted = accepted
+        self._taker = taker
         self._adds_missing = adds_missing
 
     def refusal(self) -> Reply | None:
@@ -100,28 +128,36 @@ class Intake:
         headers = HeaderScanner()
         section = HeaderSection(self._rules(message))
         body = self._body(message, headers, section, content)
+        hand_over = _HandOver(self._taker)
         try:
             async with aclosing(body):
-                stored = await self._store.put(message, body)
+                stored = await self._store.put(message, body, hand_over)
         except Refused as refused:
             return self._rejected(message, refused.reply)
         except StoreUnavailable as unavailable:
             self._observe(Warned(Program.CLEANUP, f"write queue file: {unavailable}", message.queue_id))
             return self._rejected(message, _not_now(unavailable))
+        try:
+            self._tell(message, stored, headers, section)
+        finally:
+            hand_over.go()  # not before the log says where it came from
+        if waiting := frozenset(message.destinations.values()) - hand_over.destinations:
+            self._accepted(waiting)
+        return replies.queued(message.queue_id)
+
+    def _tell(self, message: NewMessage, stored: Message, headers: HeaderScanner, section: HeaderSection) -> None:
         if section.cut:
             limit = self._options.header_size_limit
             self._observe(Warned(Program.CLEANUP, f"header field cut to {limit} bytes", message.queue_id))
         self._observe(
             Accepted(
                 queue_id=message.queue_id,
-                client=envelope.client,
+                client=message.envelope.client,
                 message_id=headers.message_id,
                 size=stored.size,
-                recipients=len(envelope.recipients),
+                recipients=len(message.envelope.recipients),
             )
         )
-        self._accepted(message.destinations.values())
-        return replies.queued(message.queue_id)
 
     def _rules(self, message: NewMessage) -> SectionRules:
         added: tuple[tuple[bytes, bytes], ...] = ()

@@ -56,7 +56,10 @@ class Lookout:
         self._turns = Turns(reserve=reserve)
         self._clock = clock
         self._monotonic = monotonic
+        self._reserve = reserve
         self._dead: dict[str, None] = {}
+        # Left the line, having no room; they may have due mail that the end of a delivery is to bring to mind.
+        self._owed: set[str] = set()
         self._expected: set[str] = set()
         self._look = True
         self._may_look_at = 0.0
@@ -72,6 +75,35 @@ class Lookout:
     def expect(self, destinations: Collection[str]) -> None:
         """There may be due mail for these destinations, which is cheaper to find than by looking everywhere."""
         self._expected.update(destinations)
+
+    @property
+    def in_line(self) -> int:
+        """How many destinations wait for their turn, or may come to."""
+        return len(self._turns) + len(self._expected)
+
+    def may_start(self, destination: str, free: int) -> bool:
+        """Whether mail that just came in may be tried at once: no other of its destination waits, and none of others is kept out.
+
+        :param free: attempts that may begin.
+        """
+        if any(destination in waiting for waiting in (self._turns, self._expected, self._dead, self._owed)):
+            return False
+        beyond = free - self.in_line
+        if beyond <= 0 or (beyond <= self._reserve and not self._destinations.is_idle(destination)):
+            return False
+        return self._destinations.room(destination, self._monotonic()) > 0
+
+    def ended(self, destination: str) -> bool:
+        """A delivery ended.
+
+        :returns: whether somebody's turn may have come by that.
+        """
+        if destination in self._owed or destination in self._dead:
+            self._owed.discard(destination)
+            self._expected.add(destination)
+        elif destination not in self._turns and destination not in self._expected:
+            self._destinations.forget(destination, self._monotonic())
+        return bool(self.in_line)
 
     def look_everywhere(self) -> None:
         """Look at the whole queue as soon as that may be done again."""
@@ -100,7 +132,9 @@ class Lookout:
         """Learn which destinations have mail that is due, beside those that are known to; nothing is leased yet."""
         began = self._monotonic()
         self._look = False
-        known = {*self._destinations.held_back(began), *self._turns, *self._dead}
+        held_back = self._destinations.held_back(began)
+        self._owed.update(held_back)  # for all we know
+        known = {*held_back, *self._turns, *self._dead}
         now = self._clock()
         heads = await self._store.heads(now=now, limit=HEADS, busy=known)
         due = [head.destination for head in heads if head.due <= now]
@@ -124,7 +158,10 @@ class Lookout:
             self._join(destination)
         dead = self._suspended(now, spare)
         rooms = self._turns.deal(
-            free, room=lambda name: self._destinations.room(name, now), is_idle=self._destinations.is_idle
+            free,
+            room=lambda name: self._destinations.room(name, now),
+            is_idle=self._destinations.is_idle,
+            leaves=self._owed.add,
         )
         return Dealt(rooms={**rooms, **dict.fromkeys(dead, max(1, spare // max(1, len(dead))))}, dead=dead)
 
@@ -135,6 +172,7 @@ class Lookout:
             if leased[destination] < room:
                 # What came in meanwhile is in ``_expected``.
                 self._turns.leave(destination)
+                self._owed.discard(destination)
                 self._dead.pop(destination, None)
                 if not leased[destination]:
                     self._destinations.forget(destination, now)

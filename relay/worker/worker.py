@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from relay.delivery.route import Router
 from relay.log.events import Activated, Crashed, Observer, Program, Warned
 from relay.mail.envelope import QueueId
 from relay.queue.settle import Settler
-from relay.queue.store import Lease, QueueStore, StoreUnavailable
+from relay.queue.store import Lease, QueueStore, Reservation, StoreUnavailable
 from relay.scheduling.destinations import Destinations
 from relay.scheduling.window import Failing, Suspension
 from relay.worker.carrying import Carrier
@@ -88,6 +88,7 @@ class Worker:
         self._active: Counter[QueueId] = Counter()
         self._running: dict[asyncio.Task[Failing | None], _Job] = {}
         self._attempts = 0
+        self._releasing: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
         """Anything may be due, and an administrator wants it tried: look everywhere, at dead destinations too."""
@@ -98,6 +99,40 @@ class Worker:
         """Mail came in for these destinations: look there, which is cheaper than looking everywhere."""
         self._lookout.expect(destinations)
         self._wake.set()
+
+    def reserve(self, destinations: Mapping[str, int]) -> Reservation | None:
+        """Keep room for what comes in and may be tried at once, see ``Taker``: where its turn would be now anyway."""
+        limit = self._options.recipient_limit
+        names: set[str] = set()
+        for name, recipients in {} if self._stopping else destinations.items():
+            free = self._options.concurrency - self._attempts
+            if (not limit or recipients <= limit) and self._lookout.may_start(name, free):
+                self._destinations.begin(name)
+                self._attempts += 1
+                names.add(name)
+        if not names:
+            return None
+        at = self._clock()
+        return Reservation(destinations=frozenset(names), at=at, until=at + LEASE)
+
+    def begin(self, reservation: Reservation, leases: Sequence[Lease]) -> None:
+        """Start what was committed."""
+        self.give_back(reservation)
+        if self._stopping:
+            task = asyncio.ensure_future(self._release(leases))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+            return
+        if not self._running:
+            self._wake.set()  # from now on the queue is looked at more often
+        for lease in leases:
+            self._start(lease, None)
+
+    def give_back(self, reservation: Reservation) -> None:
+        """Nothing is started for a reservation."""
+        for name in reservation.destinations:
+            self._attempts -= 1
+            self._destinations.withdraw(name)
 
     async def run(self) -> None:
         """Lease and deliver until ``stop``; raises nothing but cancellation."""
@@ -129,10 +164,15 @@ class Worker:
             task.cancel()
         await asyncio.gather(ending, hurry, return_exceptions=True)
         if late:
-            try:
-                await self._store.release([running[task].lease.token for task in late])
-            except StoreUnavailable as error:
-                self._observe(Warned(Program.QMGR, f"leases kept until the next start: {error}"))
+            await self._release([running[task].lease for task in late])
+        if self._releasing:
+            await asyncio.wait(self._releasing)
+
+    async def _release(self, leases: Sequence[Lease]) -> None:
+        try:
+            await self._store.release([lease.token for lease in leases])
+        except StoreUnavailable as error:
+            self._observe(Warned(Program.QMGR, f"leases kept until the next start: {error}"))
 
     def hurry(self) -> None:
         """Let ``stop`` wait no longer."""
@@ -207,10 +247,10 @@ class Worker:
         if job.suspension is None:
             self._attempts -= 1
             self._destinations.end(lease.destination, self._monotonic(), failing)
-        self._lookout.expect((lease.destination,))
+        if self._lookout.ended(lease.destination) or not self._running:
+            self._wake.set()
         if error is not None:
             self._observe(Crashed("settling", "".join(traceback.format_exception(error)), queue_id))
-        self._wake.set()
 
     async def _renew_leases(self) -> None:
         """Hold on to deliveries that take longer than a lease."""

@@ -21,7 +21,7 @@ from relay.config.load import load
 from relay.queue.sqlite import SqliteStore
 from tests.fault.receivers import Manners, Receiver, Taken, letter
 from tests.loopback import LoopbackNetwork, free_port
-from tests.unit.queue.samples import T0, chunks, new, read
+from tests.unit.queue.samples import T0, Hands, chunks, new, read
 from tests.watched_process import PATIENCE
 
 FIRST, SECOND = "one@mail.test", "two@mail.test"
@@ -185,10 +185,14 @@ async def test_an_acceptance_is_cancelled_at_every_await(tmp_path: Path, size: i
     body = b"x" * size
 
     async def put_on(store: SqliteStore, at: int) -> tuple[bool, int]:
-        work = CancelledAt(store.put(new("A1"), chunks(body[:100_000], body[100_000:])), at)
+        hands = Hands("a.example")
+        work = CancelledAt(store.put(new("A1"), chunks(body[:100_000], body[100_000:]), hands), at)
         task: asyncio.Task[Any] = asyncio.Task(work)
         await asyncio.wait([task], timeout=PATIENCE)
-        return not task.cancelled() and task.exception() is None, work.waits
+        returned = not task.cancelled() and task.exception() is None
+        assert hands.open == 0
+        assert len(hands.leases) == returned, "delivered is what was promised"
+        return returned, work.waits
 
     waits, at, outcomes = 1, 1, set[bool]()
     while at <= waits + 1:

@@ -18,10 +18,10 @@ import pytest
 
 from relay.outcome.result import Bounced, Deferred, Sent
 from relay.queue.sqlite import SqliteStore
-from relay.queue.store import Lease, Report, Settlement
+from relay.queue.store import NOBODY, Lease, Report, Settlement
 from tests.fault.disk import Image, Journal, JournalFiles, JournalVfs, Op, sync_points
 from tests.fault.promises import Begun, Promised, Promises
-from tests.unit.queue.samples import BOUNCED, DEFERRED, FROM_NOBODY, LEASE, MINUTE, SENT, T0, chunks, lease, new
+from tests.unit.queue.samples import BOUNCED, DEFERRED, FROM_NOBODY, LEASE, MINUTE, SENT, T0, Hands, chunks, lease, new
 
 QUEUE = "q"
 _SERIALS = count()
@@ -35,12 +35,13 @@ class Run:
     store: SqliteStore
     reports: int = 0
 
-    async def put(self, queue_id: str, size: int, *recipients: str) -> None:
+    async def put(self, queue_id: str, size: int, *recipients: str, hands: Hands | None = None) -> None:
         body = (queue_id.encode() * (size // len(queue_id) + 1))[:size]
         message = new(queue_id, *recipients)
         numbers = tuple(int(one.id) for one in message.envelope.recipients)
         self.journal.mark(Begun(queue_id, body=body, recipients=numbers))
-        await self.store.put(message, chunks(*(body[at : at + 50_000] for at in range(0, size, 50_000))))
+        pieces = chunks(*(body[at : at + 50_000] for at in range(0, size, 50_000)))
+        await self.store.put(message, pieces, hands or NOBODY)
         self.journal.mark(Promised(queue_id))
 
     async def settle(self, held: Lease, *results: Sent | Deferred | Bounced, report: bool = False) -> None:
@@ -81,6 +82,10 @@ async def work(run: Run) -> None:
             await run.settle(one, SENT)
     await asyncio.gather(*(run.put(f"D{number}", 30_000) for number in range(5)))
     await run.put("D9", 90_000)
+    hands = Hands("e.example")
+    await asyncio.gather(*(run.put(f"F{number}", 20_000 * number, "z@e.example", hands=hands) for number in range(5)))
+    await asyncio.gather(*(run.settle(one, SENT) for one in hands.leases[:3]))
+    await run.settle(hands.leases[3], DEFERRED)
 
 
 async def recorded(

@@ -20,6 +20,7 @@ from relay.queue.filter import Facts, Filter, matches
 from relay.queue.schedule import RetrySchedule
 from relay.queue.settle import Settler
 from relay.queue.store import (
+    NOBODY,
     EntryState,
     Head,
     Lease,
@@ -30,6 +31,7 @@ from relay.queue.store import (
     QueueEntry,
     Settlement,
     StoreUnavailable,
+    Taker,
 )
 
 NOW = datetime(2026, 11, 22, 5, 32, 5, tzinfo=UTC)
@@ -217,7 +219,7 @@ class FixedQueue:
     async def close(self) -> None:
         self.closed = True
 
-    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         raise NotImplementedError
 
     async def lease(

@@ -28,6 +28,7 @@ from relay.queue.acts import (
 from relay.queue.filter import Facts, Filter, ids_of, matches
 from relay.queue.filter_text import parse_filter
 from relay.queue.store import (
+    NOBODY,
     EntryState,
     Head,
     Lease,
@@ -37,8 +38,10 @@ from relay.queue.store import (
     PendingRecipient,
     QueueCounts,
     QueueEntry,
+    Reservation,
     Settlement,
     StoreUnavailable,
+    Taker,
 )
 
 
@@ -94,10 +97,27 @@ class MemoryStore:
     def refusal(self) -> StoreUnavailable | None:
         return StoreUnavailable("closed") if self._closed else None
 
-    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         content = b"".join([chunk async for chunk in body])
         self.check()
-        return self._insert(message, content)
+        reservation = taker.reserve(Counter(message.destinations.values()))
+        if reservation is None:
+            return self._insert(message, content)
+        try:
+            stored = self._insert(message, content)
+        except BaseException:
+            taker.give_back(reservation)
+            raise
+        taker.begin(reservation, [] if self.acts.rules else self._take_over(stored, reservation))
+        return stored
+
+    def _take_over(self, message: Message, reservation: Reservation) -> list[Lease]:
+        stored = self.stored[message.queue_id]
+        return [
+            self.take((stored, one), reservation.at, reservation.until)
+            for one in stored.deliveries
+            if one.destination in reservation.destinations
+        ]
 
     def _insert(self, new: NewMessage, content: bytes) -> Message:
         if new.queue_id in self.stored:
@@ -313,7 +333,7 @@ class MemoryActs:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._rules: list[HoldRule] = []
+        self.rules: list[HoldRule] = []
         self._numbers = count(1)
 
     async def find(self, where: Filter, *, after: QueueId | None = None, looking: int) -> Found:
@@ -425,20 +445,20 @@ class MemoryActs:
         return taken
 
     async def hold_rules(self) -> Sequence[HoldRule]:
-        return tuple(self._rules)
+        return tuple(self.rules)
 
     async def add_hold_rule(self, *, filter_text: str, reason: str, by: str) -> HoldRule:
         rule = HoldRule(number=next(self._numbers), filter=filter_text, reason=reason, by=by, at=self._store.clock())
-        self._rules.append(rule)
+        self.rules.append(rule)
         return rule
 
     async def remove_hold_rule(self, number: int) -> bool:
-        there = any(rule.number == number for rule in self._rules)
-        self._rules = [rule for rule in self._rules if rule.number != number]
+        there = any(rule.number == number for rule in self.rules)
+        self.rules = [rule for rule in self.rules if rule.number != number]
         return there
 
     def hold_new(self, queue_id: QueueId) -> None:
-        for rule in self._rules:
+        for rule in self.rules:
             for (_, delivery), people in self._meant(parse_filter(rule.filter), [queue_id]):
                 if not delivery.held:
                     self._split(self._store.stored[queue_id], delivery, people).held = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
@@ -23,7 +23,7 @@ from relay.mail.envelope import (
 from relay.mail.names import Domain, IpLiteral
 from relay.mail.reply import EnhancedStatus, Reply
 from relay.outcome.result import Bounced, Deferred, Local, Sent
-from relay.queue.store import Lease, NewMessage, QueueStore, Settlement
+from relay.queue.store import Lease, NewMessage, QueueStore, Reservation, Settlement
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -107,6 +107,30 @@ FROM_NOBODY = Envelope(sender=NULL_SENDER, recipients=(recipient(1, "one@a.examp
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
+
+
+class Hands:
+    """A taker that wants mail for some destinations, and notes what it is told."""
+
+    def __init__(self, *wants: str, at: datetime = T0) -> None:
+        self.wants = frozenset(wants)
+        self.at = at
+        self.asked: list[Mapping[str, int]] = []
+        self.open = 0
+        self.leases: list[Lease] = []
+
+    def reserve(self, destinations: Mapping[str, int]) -> Reservation | None:
+        self.asked.append(dict(destinations))
+        wanted = self.wants & destinations.keys()
+        self.open += bool(wanted)
+        return Reservation(destinations=wanted, at=self.at, until=self.at + LEASE) if wanted else None
+
+    def begin(self, reservation: Reservation, leases: Sequence[Lease]) -> None:
+        self.open -= 1
+        self.leases += leases
+
+    def give_back(self, reservation: Reservation) -> None:
+        self.open -= 1
 
 
 async def put(store: QueueStore, message: NewMessage, body: bytes = b"Subject: x\r\n\r\nhello\r\n") -> None:

@@ -23,6 +23,7 @@ from tests.unit.queue.samples import (
     RICH,
     SENT,
     T0,
+    Hands,
     chunks,
     lease,
     new,
@@ -83,6 +84,56 @@ async def test_a_body_comes_back_octet_for_octet(store: QueueStore, size: int, c
     got = [piece async for piece in store.open_body(QueueId("A1"))]
     assert b"".join(got) == body
     assert all(0 < len(piece) <= 65_536 for piece in got)
+
+
+# --- taking over ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_taken_over_is_leased_from_its_commit_on(store: QueueStore) -> None:
+    hands = Hands("a.example")
+    message = await store.put(new("A1", "one@a.example", "two@b.example", "three@a.example"), chunks(b"x"), hands)
+    assert hands.asked == [{"a.example": 2, "b.example": 1}]
+    assert hands.open == 0
+    (taken,) = hands.leases
+    assert [one.address.text for one in taken.recipients] == ["one@a.example", "three@a.example"]
+    assert (taken.message, taken.destination, taken.attempts) == (message, "a.example", 0)
+    assert (taken.leased_at, taken.due_at, taken.total_recipients) == (T0, T0, 3)
+    (other,) = await lease(store)
+    assert other.destination == "b.example"
+    assert await store.settle(settlement(taken, SENT)) is False
+    assert await store.settle(settlement(other, SENT)) is True
+
+
+async def test_a_lease_that_was_taken_over_is_one_like_others(store: QueueStore, clock: Clock) -> None:
+    hands = Hands("a.example")
+    await store.put(new("A1"), chunks(b"x"), hands)
+    (entry,) = await store.entries(limit=5)
+    assert (entry.state, entry.recipients[0].attempts, entry.recipients[0].last_attempt) == (EntryState.ACTIVE, 1, T0)
+    await store.release([hands.leases[0].token])
+    (again,) = await lease(store)
+    assert again.attempts == 0
+    await store.settle(settlement(again, DEFERRED))
+    assert await read(store, "A1") == b"x"
+    with pytest.raises(LeaseLost):
+        await store.settle(settlement(hands.leases[0], SENT))
+    clock.now += LEASE + MINUTE
+    await store.put(new("A2"), chunks(b"x"), Hands("a.example", at=T0))
+    assert {one.message.queue_id for one in await lease(store, now=clock.now)} == {"A1", "A2"}, "it ends by time"
+
+
+async def test_what_is_not_committed_is_not_taken_over(store: QueueStore) -> None:
+    await put(store, new("A1"))
+    hands = Hands("a.example")
+    with pytest.raises(ValueError, match="A1"):
+        await store.put(new("A1"), chunks(b"x"), hands)
+
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.put(new("A2"), breaks(), hands)
+    assert (len(hands.asked), hands.open, hands.leases) == (1, 0, [])
 
 
 async def test_the_body_of_an_unknown_message(store: QueueStore) -> None:

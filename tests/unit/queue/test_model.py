@@ -25,7 +25,7 @@ from relay.queue.sqlite import SqliteStore
 from relay.queue.store import Lease, LeaseLost, Report, Settlement, StoreUnavailable
 from tests.unit.queue.memory import MemoryStore
 from tests.unit.queue.recording_vfs import PATIENCE, Record, RecordingVfs
-from tests.unit.queue.samples import BOUNCED, DEFERRED, FROM_NOBODY, SENT, T0, chunks, new, read
+from tests.unit.queue.samples import BOUNCED, DEFERRED, FROM_NOBODY, SENT, T0, Hands, chunks, new, read
 
 DOMAINS = ("a.example", "b.example", "c.example")
 PEOPLE = st.lists(st.sampled_from([f"{who}@{domain}" for who in "xy" for domain in DOMAINS]), min_size=1, max_size=5)
@@ -75,17 +75,21 @@ class History(RuleBasedStateMachine):
         self.serial += 1
         return self.now + timedelta(microseconds=self.serial)
 
-    @rule(people=PEOPLE, size=st.sampled_from([0, 10, 70_000]))
-    def put(self, people: list[str], size: int) -> None:
+    @rule(people=PEOPLE, size=st.sampled_from([0, 10, 70_000]), taken=BUSY)
+    def put(self, people: list[str], size: int, taken: tuple[str, ...]) -> None:
         for domain in sorted({person.partition("@")[2] for person in people}):
             those = [person for person in people if person.endswith(domain)]
-            self.put_one(those, size)
+            self.put_one(those, size, taken)
 
-    def put_one(self, people: list[str], size: int) -> None:
+    def put_one(self, people: list[str], size: int, taken: tuple[str, ...]) -> None:
         message = new(f"M{self.serial:05}", *people, arrived_at=self.later())
         body = message.queue_id.encode() * size
         self.bodies[message.queue_id] = body
-        assert self.run(self.store.put(message, chunks(body))) == self.run(self.model.put(message, chunks(body)))
+        real, model = Hands(*taken, at=self.now), Hands(*taken, at=self.now)
+        stored = self.run(self.store.put(message, chunks(body), real))
+        assert stored == self.run(self.model.put(message, chunks(body), model))
+        assert [same(one) for one in real.leases] == [same(one) for one in model.leases]
+        self.held += zip(real.leases, model.leases, strict=True)
 
     @rule(minutes=st.integers(0, 40))
     def wait(self, minutes: int) -> None:

@@ -57,6 +57,7 @@ class Life(RuleBasedStateMachine):
             SLOTS - self.busy.total(),
             room=lambda name: self.destinations.room(name, self.now),
             is_idle=self.destinations.is_idle,
+            leaves=lambda _: None,
         )
         for name, many in dealt.items():
             assert self.died_at.get(name, -1e9) + self.limits.pause <= self.now, "nobody dials the dead"

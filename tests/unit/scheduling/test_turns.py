@@ -19,7 +19,11 @@ def line(*names: str, reserve: int = 0) -> Turns:
 
 
 def deal(turns: Turns, free: int, room: int = 99, busy: frozenset[str] = frozenset()) -> dict[str, int]:
-    return dict(turns.deal(free, room=lambda _: room, is_idle=lambda name: name not in busy))
+    left: list[str] = []
+    before = set(turns)
+    dealt = turns.deal(free, room=lambda _: room, is_idle=lambda name: name not in busy, leaves=left.append)
+    assert sorted(left) == sorted(before - set(turns))
+    return dict(dealt)
 
 
 def test_slots_go_round() -> None:
@@ -68,7 +72,7 @@ def test_the_line_is_bounded() -> None:
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 5), max_size=12), st.integers(0, 20), st.integers(0, 20))
 def test_never_more_than_free_or_than_room_and_all_that_can_be(rooms: dict[str, int], free: int, reserve: int) -> None:
     turns = line(*rooms, reserve=reserve)
-    dealt = turns.deal(free, room=rooms.__getitem__, is_idle=lambda _: True)
+    dealt = turns.deal(free, room=rooms.__getitem__, is_idle=lambda _: True, leaves=lambda _: None)
     assert sum(dealt.values()) <= free
     assert all(1 <= dealt[name] <= rooms[name] for name in dealt)
     if not reserve:
@@ -76,7 +80,9 @@ def test_never_more_than_free_or_than_room_and_all_that_can_be(rooms: dict[str, 
 
 
 def _deal(turns: Turns, free: int, busy: Counter[str], most: int) -> Mapping[str, int]:
-    return turns.deal(free, room=lambda name: most - busy[name], is_idle=lambda name: not busy[name])
+    return turns.deal(
+        free, room=lambda name: most - busy[name], is_idle=lambda name: not busy[name], leaves=lambda _: None
+    )
 
 
 # --- a relay's life, played: slots that are held for as long as a destination pleases

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from relay.log.events import Event
 from relay.mail.envelope import Address, Message, QueueId, Sender
 from relay.mail.names import Domain
-from relay.queue.store import NewMessage, QueueStore, StoreUnavailable
+from relay.queue.store import NOBODY, NewMessage, QueueStore, StoreUnavailable, Taker
 from relay.sasl.users import Users
 from relay.smtpd.authentication import Authenticator
 from relay.smtpd.clientcerts import NO_CERTIFICATES, KnownCertificates
@@ -50,7 +50,7 @@ class RecordingStore:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     refusal: StoreUnavailable | None = None
 
-    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         """Record a message, whole or not at all."""
         self.begun.set()
         if self.failure is not None and self.fail_before_reading:

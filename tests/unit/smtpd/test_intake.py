@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -10,8 +10,10 @@ from relay.log.events import Accepted, Event, Rejected, Warned
 from relay.mail.envelope import Address, Client, Envelope, QueueId, Recipient, RecipientId
 from relay.mail.names import Domain
 from relay.mail.reply import Reply
-from relay.queue.store import QueueStore
+from relay.queue.store import Lease, QueueStore, Reservation
 from relay.smtpd.intake import Intake, IntakeOptions
+from tests.unit.queue.memory import MemoryStore
+from tests.unit.queue.samples import Hands
 from tests.unit.smtpd.front_end import BROKEN, FULL, NOW, RecordingStore
 
 SENDER = Address("a@example.org", Domain("example.org"))
@@ -74,6 +76,30 @@ async def test_a_message_goes_in_behind_one_field() -> None:
     assert counter.events == [
         Accepted(queue_id=QueueId("4Q1"), client=ENVELOPE.client, message_id="<x@y>", size=len(octets), recipients=2)
     ]
+
+
+async def test_what_is_taken_over_begins_after_its_acceptance_was_told_and_wakes_nobody() -> None:
+    heard: list[str] = []
+
+    class Taking(Hands):
+        def begin(self, reservation: Reservation, leases: Sequence[Lease]) -> None:
+            super().begin(reservation, leases)
+            heard.append("begun")
+
+    store = MemoryStore(lambda: NOW)
+    hands = Taking("via-one.example", at=NOW)
+    intake = Intake(
+        store,
+        options=IntakeOptions(hostname="relay.example"),
+        destination_of=lambda address, sender: f"via-{address.domain}",
+        clock=lambda: NOW,
+        new_id=lambda: QueueId("4Q1"),
+        observe=lambda event: heard.append(type(event).__name__),
+        accepted=heard.extend,
+        taker=hands,
+    )
+    assert (await intake.accept(ENVELOPE, stream(b"x\r\n"))).code == 250
+    assert heard == ["Accepted", "begun", "via-two.example"]
 
 
 async def test_an_empty_content_is_a_message() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from relay.log.events import Accepted, ClientDisconnected, ClientLost, Crashed, Noted, Rejected, Warned
 from relay.mail.envelope import Message
-from relay.queue.store import NewMessage
+from relay.queue.store import NOBODY, NewMessage, Taker
 from relay.smtpd.budget import CONTENT_OCTETS
 from relay.smtpd.content import BareLineEnds
 from tests.unit.smtpd.front_end import BROKEN, FULL, HOSTNAME, Client, FrontEnd, RecordingStore, front_end, options
@@ -33,14 +33,14 @@ class SlowStore(RecordingStore):
         self.read = 0
         self.step = asyncio.Event()
 
-    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         async def slowly() -> AsyncIterator[bytes]:
             async for block in body:
                 self.read += len(block)
                 await self.step.wait()
                 yield block
 
-        return await super().put(message, slowly())
+        return await super().put(message, slowly(), taker)
 
 
 async def begin(client: Client) -> None:
@@ -388,14 +388,14 @@ class Faulty(RecordingStore):
     def refusal(self, value: object) -> None:
         pass
 
-    async def put(self, message: NewMessage, body: AsyncIterator[bytes]) -> Message:
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         if self.place == "put":
             raise OSError(28, SECRET)
         if self.place == "late":
             async for _ in body:
                 pass
             raise ValueError(SECRET)
-        return await super().put(message, body)
+        return await super().put(message, body, taker)
 
 
 @pytest.mark.parametrize("chunks", [True, False])

@@ -39,7 +39,7 @@ from relay.scheduling.window import Limits
 from relay.worker.options import WorkerOptions
 from relay.worker.worker import Worker
 from tests.unit.queue.memory import MemoryStore
-from tests.unit.queue.samples import DEFERRED, SENT, T0, new, put
+from tests.unit.queue.samples import DEFERRED, SENT, T0, Hands, chunks, new, put
 
 PATIENCE = 60.0
 REFUSED = Deferred(
@@ -118,6 +118,7 @@ class Disk(MemoryStore):
         super().__init__(clock)
         self.gate = _open()
         self.waiting = 0
+        self.leased = 0
         self._changed = changed
 
     async def lease_at(
@@ -125,6 +126,7 @@ class Disk(MemoryStore):
     ) -> Sequence[Lease]:
         leases = await super().lease_at(rooms, now=now, until=until, recipient_limit=recipient_limit)
         self.waiting += len(leases)
+        self.leased += len(leases)
         self._changed()
         await self.gate.wait()
         self.waiting -= len(leases)
@@ -200,6 +202,16 @@ class Scene:
             await put(self.store, new(queue_id, *people, arrived_at=self.now()))
             self.worker.expect({domain})
         return ids
+
+    async def arrive(self, domain: str, messages: int = 1, recipients: int = 1) -> None:
+        """Mail comes in as from a client: the worker is asked at its commit."""
+        for _ in range(messages):
+            people = [f"u{number}@{domain}" for number in range(recipients)]
+            message = new(f"M{next(self._serial):05}", *people, arrived_at=self.now())
+            began = self.worker.under_way
+            await self.store.put(message, chunks(b"x"), self.worker)
+            if self.worker.under_way == began:
+                self.worker.expect({domain})
 
     def settled(self, domain: str = "") -> list[Settled]:
         return [
@@ -491,3 +503,123 @@ async def test_retries_are_found_in_time_however_often_the_worker_is_woken() -> 
             it.worker.expect({"elsewhere.example"})  # as when mail comes in all the time
             await it.settle_down()
         assert it.hosts.dialled("a.example") == 2
+
+
+# --- taking over at the commit ----------------------------------------------------------------------------------------
+
+
+async def test_what_comes_in_is_tried_at_once_without_being_looked_for() -> None:
+    async with scene() as it:
+        await it.settle_down()
+        before = it.store.leased
+        it.hosts.gates["a.example"] = asyncio.Event()
+        await it.arrive("a.example", messages=3)
+        assert it.worker.under_way == 3
+        await it.until(lambda: it.hosts.busy["a.example"] == 3, "all three are dialled")
+        it.hosts.gates["a.example"].set()
+        await it.until(lambda: len(it.settled()) == 3, "all sent")
+        assert it.store.leased == before, "nothing was read back"
+        assert [str(event.queue_id) for event in it.settled()] == [dial.queue_id for dial in it.hosts.dials]
+
+
+async def test_what_has_no_room_waits_and_nobody_overtakes_it() -> None:
+    async with scene(limits=Limits(initial=2, limit=2)) as it:
+        it.hosts.gates["a.example"] = asyncio.Event()
+        await it.arrive("a.example", messages=6)
+        await it.settle_down()
+        assert it.hosts.busy["a.example"] == 2
+        assert it.worker.reserve({"a.example": 1}) is None
+        it.hosts.gates["a.example"].set()
+        await it.until(lambda: len(it.settled()) == 6, "all sent")
+        assert [dial.queue_id for dial in it.hosts.dials] == sorted(dial.queue_id for dial in it.hosts.dials)
+        assert it.hosts.most["a.example"] == 2
+
+
+async def test_a_backlog_goes_first() -> None:
+    async with scene(limits=Limits(initial=1, limit=1)) as it:
+        it.hosts.gates["a.example"] = asyncio.Event()
+        await it.arrive("a.example", messages=2)
+        await it.settle_down()
+        it.hosts.gates["a.example"].set()
+        await it.until(lambda: len(it.settled()) >= 1, "the first is gone")
+        await it.arrive("a.example")
+        await it.until(lambda: len(it.settled()) == 3, "all are gone")
+        assert [dial.queue_id for dial in it.hosts.dials] == sorted(dial.queue_id for dial in it.hosts.dials)
+
+
+async def test_the_dead_are_not_dialled_for_what_comes_in() -> None:
+    async with scene(limits=Limits(initial=1)) as it:
+        it.hosts.answers["dead.example"] = lambda _: REFUSED
+        await it.arrive("dead.example", messages=3)
+        await it.until(lambda: len(it.settled()) == 3, "deferred")
+        assert it.hosts.dialled("dead.example") == 1
+        assert it.reasons("dead.example") == {REFUSED.reason: 1, SUSPENDED: 2}
+
+
+async def test_too_many_recipients_are_split_as_ever() -> None:
+    async with scene(recipient_limit=2) as it:
+        await it.arrive("a.example", recipients=5)
+        await it.until(lambda: len(it.settled()) == 5, "all sent")
+        assert sorted(dial.recipients for dial in it.hosts.dials) == [1, 2, 2]
+
+
+async def test_the_last_slots_are_kept_for_newcomers_here_too() -> None:
+    async with scene(concurrency=8) as it:
+        it.hosts.gates = {name: asyncio.Event() for name in ("a.example", "b.example")}
+        await it.arrive("a.example", messages=5)
+        await it.arrive("b.example", messages=5)
+        await it.settle_down()
+        assert it.hosts.busy.total() == 6
+        await it.arrive("good.example")
+        await it.until(lambda: len(it.settled("good.example")) == 1, "a newcomer gets his slot")
+
+
+async def test_a_reservation_given_back_leaves_no_trace() -> None:
+    async with scene(limits=Limits(initial=1)) as it:
+        reservation = it.worker.reserve({"a.example": 1, "b.example": 1})
+        assert reservation is not None
+        assert sorted(reservation.destinations) == ["a.example", "b.example"]
+        assert it.worker.under_way == 2
+        assert it.worker.reserve({"a.example": 1}) is None
+        it.worker.give_back(reservation)
+        assert it.worker.under_way == 0
+        again = it.worker.reserve({"a.example": 1})
+        assert again is not None
+        it.worker.give_back(again)
+
+
+async def test_what_was_held_meanwhile_is_not_started() -> None:
+    async with scene() as it:
+        reservation = it.worker.reserve({"a.example": 1})
+        assert reservation is not None
+        it.worker.begin(reservation, [])
+        assert (it.worker.under_way, it.hosts.dials) == (0, [])
+
+
+async def test_what_is_committed_while_the_worker_stops_is_given_back() -> None:
+    async with scene() as it:
+        reservation = it.worker.reserve({"a.example": 1})
+        assert reservation is not None
+        hands = Hands("a.example", at=it.now())
+        await it.store.put(new("A1", "u@a.example", arrived_at=it.now()), chunks(b"x"), hands)
+        stopping = asyncio.create_task(it.worker.stop(PATIENCE))
+        await it.settle_down()
+        assert it.worker.reserve({"b.example": 1}) is None
+        it.worker.begin(reservation, hands.leases)
+        await stopping
+        await it.settle_down()
+        assert it.hosts.dials == []
+        (entry,) = await it.store.entries(limit=5)
+        assert (entry.state, entry.recipients[0].attempts) == (EntryState.INCOMING, 0)
+
+
+async def test_a_retry_is_not_forgotten_over_what_comes_in() -> None:
+    async with scene(schedule=RetrySchedule(minimal_backoff_time=10, maximal_backoff_time=10)) as it:
+        it.hosts.answers["a.example"] = lambda _: DEFERRED
+        await it.arrive("a.example")
+        await it.until(lambda: len(it.settled()) == 1, "deferred")
+        await it.settle_down()
+        it.seconds = 11.0
+        it.hosts.answers.clear()
+        await it.arrive("b.example")
+        await it.until(lambda: sum(isinstance(event, Removed) for event in it.events) == 2, "both are gone")
