@@ -12,6 +12,7 @@ import apsw
 from relay.queue.health import close, unavailable
 from relay.queue.integrity import quick_check
 from relay.queue.migrate import VERSION, bring_up_to_date
+from relay.queue.rewriting import write_log_anew
 from relay.queue.store import StoreUnavailable
 
 CHECK_SECONDS = 2.0
@@ -94,6 +95,7 @@ class Connecting:
     def _writer(self, flags: int, prepare: Callable[[apsw.Connection], None]) -> apsw.Connection:
         connection = self._open(flags)
         try:
+            write_log_anew(self.path, self.vfs)  # nothing of it was read yet
             self._set(connection)
             prepare(connection)
         except apsw.Error as error:

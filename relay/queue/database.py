@@ -21,7 +21,7 @@ from relay.queue.writer import Job, Lane, commit_together, read_each
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 # So often the log must be emptied before the file is closed. After that it is closed with its log: a commit that failed,
-# but stands whole in it, then counts, and is taken back (``again``).
+# but stands whole in it, then counts, is made durable (``rewriting``), and is taken back (``again``).
 GENTLE_TRIES = 4
 
 T = TypeVar("T")

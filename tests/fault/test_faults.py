@@ -298,6 +298,38 @@ async def test_a_start_on_a_failing_disk(vfs: JournalVfs) -> None:
     assert refused > 5
 
 
+async def test_a_log_with_a_hole_is_not_built_upon(vfs: JournalVfs, tmp_path: Path) -> None:
+    """The process ended when a sync had failed: the next one reads a log of which a part is not on the disk."""
+    journal = vfs.journal
+
+    async def for_ever(seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    async def started() -> SqliteStore:
+        return await SqliteStore.open(
+            journal.root / "q", clock=lambda: T0, vfs=vfs.vfs_name, files=JournalFiles(journal), sleep=for_ever
+        )
+
+    async def put(store: SqliteStore, queue_id: str) -> None:
+        journal.mark(Begun(queue_id, body=b"small", recipients=(1,)))
+        await store.put(new(queue_id), chunks(b"small"))
+        journal.mark(Promised(queue_id))
+
+    store = await started()
+    await put(store, "A1")
+    journal.trouble = lambda op: broken(op) if op.kind in {"sync", "remove", "truncate"} else None
+    with pytest.raises(StoreUnavailable):
+        await put(store, "A2")
+    await store.close()
+    assert (journal.root / "q-wal").stat().st_size, "closing emptied the log: nothing is shown"
+    journal.trouble = lambda op: None
+    store = await started()
+    await put(store, "A3")
+    ops = list(journal.ops)
+    await store.close()
+    assert await promises_kept(ops, [len(ops)], tmp_path / "images") == []
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", FAULTS)
 async def test_every_place(tmp_path: Path, name: str) -> None:
