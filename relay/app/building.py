@@ -18,7 +18,7 @@ from pathlib import Path
 
 from relay import __version__
 from relay.app.ending import Ending
-from relay.app.options import delivery_options, report_options, retry_schedule, worker_options
+from relay.app.options import delivery_options, pool_limits, report_options, retry_schedule, worker_options
 from relay.app.receiving import front_end
 from relay.app.resolving import CannotResolve, open_resolving
 from relay.app.rules import Rules
@@ -29,6 +29,7 @@ from relay.delivery.attempt import Deliverer
 from relay.delivery.audit import Auditor
 from relay.delivery.delivery import Policies
 from relay.delivery.gather import Gatherer
+from relay.delivery.pool import Pool
 from relay.delivery.ratchet import RatchetWatch
 from relay.delivery.session import SessionOpener
 from relay.delivery.tokens import Tokens
@@ -211,6 +212,8 @@ class Building:
             observe=self.observe,
         )
         self.stack.push_async_callback(auditor.finish, AUDIT_DRAIN_SECONDS)
+        pool = Pool(pool_limits(self.config), clock=now)
+        self.stack.push_async_callback(pool.close)
         deliverer = Deliverer(
             gatherer=Gatherer(self.resolver, shuffle=random.shuffle, reach=options.reach),
             opener=SessionOpener(
@@ -227,6 +230,7 @@ class Building:
             monotonic=time.monotonic,
             observe=self.observe,
             watch=Watches((auditor, RatchetWatch(saw=self.saw, observe=self.observe))),
+            pool=pool,
         )
         self.settler = self.new_settler(self.reports_queued)
         self.worker = Worker(

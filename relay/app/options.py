@@ -6,6 +6,7 @@ import socket
 from ipaddress import ip_address
 
 from relay.config.config import Config
+from relay.delivery import pool
 from relay.delivery.options import DeliveryOptions, Timeouts
 from relay.delivery.reach import Families, Ourselves, Preference, Reach
 from relay.dns.ad import NameServer, is_trusted
@@ -51,6 +52,16 @@ def delivery_options(config: Config) -> DeliveryOptions:
             data_xfer=smtp.data_xfer_timeout,
             data_done=smtp.data_done_timeout,
         ),
+    )
+
+
+def pool_limits(config: Config) -> pool.Limits:
+    """``[smtp]`` for sessions between messages."""
+    smtp = config.smtp
+    return pool.Limits(
+        idle=smtp.connection_cache_time_limit,
+        age=smtp.connection_reuse_time_limit,
+        messages=smtp.connection_reuse_count_limit,
     )
 
 

@@ -99,6 +99,7 @@ def read_rules(config: Config) -> Rules:
             defaults=defaults,
             credentials=credentials,
             ratchet=Ratchet(smtp.tls_ratchet),
+            edition=object(),
             written_for_fallback=frozenset(
                 line.rule.place for hop in config.fallback_relays for line in tables.written_for(hop)
             ),

@@ -21,7 +21,7 @@ from relay.config.netkinds import (
     level,
     local_address,
 )
-from relay.config.section import Section, later, option
+from relay.config.section import Section, option
 from relay.policy.level import Level
 from relay.policy.notation import parse_grade, parse_protocols
 from relay.policy.policy import InsecureMxPolicy, MatchName, MatchRule
@@ -181,11 +181,14 @@ class SmtpSection(Section):
         998,
         "Longest line that is sent, in bytes; longer ones are broken with CR LF SPACE. 0 sends every line as it is.",
     )
-    connection_cache_time_limit: Annotated[float, duration()] = later(
-        2.0, "How long an idle session is kept for the next message."
+    connection_cache_time_limit: Annotated[float, duration()] = option(
+        2.0, "How long an idle session is kept for the next message on the same terms; 0 ends each after its message."
     )
-    connection_reuse_time_limit: Annotated[float, duration()] = later(
-        300.0, "How old a session may be and still take another message."
+    connection_reuse_time_limit: Annotated[float, duration()] = option(
+        300.0, "How old a session may be and still take another message; 0 for no limit."
+    )
+    connection_reuse_count_limit: Annotated[int, integer(0, 1_000_000)] = option(
+        0, "How many messages one session takes; 0 for no limit."
     )
     connect_timeout: Annotated[float, _TIME] = option(30.0, "Longest wait for a TCP connection.")
     helo_timeout: Annotated[float, _TIME] = option(

@@ -7,7 +7,7 @@ reported is the last failure.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
@@ -18,14 +18,15 @@ from relay.delivery.gather import Destination, Gatherer, HostAddress, LookupTrou
 from relay.delivery.leg import Leg, legs
 from relay.delivery.opening import Session
 from relay.delivery.options import DeliveryOptions
+from relay.delivery.pool import KEEP_NONE, Pool, Terms
 from relay.delivery.route import Ends
 from relay.delivery.session import SessionOpener
 from relay.delivery.tally import Tally, without_host
-from relay.delivery.transaction import send_message
+from relay.delivery.transaction import Stale, send_message
 from relay.delivery.trouble import Kind, Trouble
 from relay.delivery.watch import Watch, Watches
 from relay.dns.probe import Validation
-from relay.log.events import Observer, Program, Warned
+from relay.log.events import Observer, Program, TlsEstablished, Warned
 from relay.mail.envelope import RecipientId
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.mail.reply import EnhancedStatus
@@ -44,6 +45,7 @@ from relay.policy.policy import (
     Withheld,
 )
 from relay.sasl.credentials import Credentials, NoCredentials
+from relay.tls.peer import PeerFacts
 
 _NOBODY = Watches()
 
@@ -54,6 +56,7 @@ class Deliverer:
     :param validation: gives a fresh opinion on whether the resolver validates.
     :param monotonic: seconds, for the ``delays=`` of outcomes.
     :param watch: looks on at sessions.
+    :param pool: keeps sessions for the next message; without it each has its own.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Deliverer:
         monotonic: Callable[[], float],
         observe: Observer,
         watch: Watch = _NOBODY,
+        pool: Pool | None = None,
     ) -> None:
+        self.pool = Pool(KEEP_NONE, clock=clock) if pool is None else pool
         self.watch = watch
         self.gatherer = gatherer
         self.opener = opener
@@ -125,21 +130,21 @@ class Deliverer:
     ) -> None:
         """Walk over the hosts' addresses until every recipient has its answer or a limit is reached."""
         addresses = sessions = 0
-        for host in destination.hosts:
+        warm = self.pool.hosts(destination.next_hop)
+        addresses_in_use = {relay.address for relay in warm}
+        for host in warm_first(destination, warm):
             found = await self.gatherer.addresses(host)
             if isinstance(found, LookupTrouble):
                 outcomes.refuse(_host_trouble(_doubted(found, leg, opinion), destination, leg))
                 continue
-            for address in found:
+            for address in sorted(found, key=lambda one: one.address not in addresses_in_use) if warm else found:
                 if addresses == (self.options.mx_address_limit or -1):
                     return
                 if sessions == (self.options.mx_session_limit or -1):
                     return
                 addresses += 1
                 decision = await self.decide_for(destination, host, address, leg, opinion)
-                # Postfix names a literal by its bare address: A[A]:port.
-                name = str(host.address) if isinstance(host, IpLiteral) else str(host)
-                relay = RelayHost(name, address.address, destination.next_hop.port)
+                relay = RelayHost(name_of(host), address.address, destination.next_hop.port)
                 sessions += await self._try_address(relay, leg, decision, delivery, outcomes)
                 if not outcomes.pending:
                     return
@@ -170,6 +175,10 @@ class Deliverer:
             return False
         if decision.alarm:
             self.observe(Warned(Program.SMTP, f"{relay.name}: {decision.alarm}", delivery.message.queue_id))
+        terms = Terms(relay=relay, next_hop=leg.next_hop, edition=leg.edition, policy=decision, login=leg.login)
+        if (used := self.pool.take(terms)) is not None and await self._send(used, terms, leg, delivery, outcomes):
+            return True
+        self.pool.make_room(leg.next_hop)
         opened = await self.opener.open(relay, decision, delivery.message.queue_id, credentials=leg.login)
         in_clear = (
             isinstance(opened, Trouble) and opened.handshake and self.may_go_in_clear(decision, delivery, leg.login)
@@ -183,25 +192,42 @@ class Deliverer:
                 outcomes.refuse(opened)
                 return opened.verdict_reached
             case Session():
-                outcomes.sending_begins()
-                answers = await send_message(
-                    opened,
-                    delivery.message,
-                    outcomes.pending,
-                    body=delivery.body,
-                    options=self.options,
-                    observe=self.observe,
-                )
-                for recipient_id, answer in answers.items():
-                    if isinstance(answer, Sent):
-                        outcomes.sent(recipient_id, answer, relay, opened.tls)
-                    else:
-                        outcomes.refuse(answer, (recipient_id,))
-                if any(isinstance(answer, Sent) for answer in answers.values()):
-                    self.watch.carried(leg, relay, opened)
+                await self._send(opened, terms, leg, delivery, outcomes)
                 return True
             case _:
                 assert_never(opened)
+
+    async def _send(self, session: Session, terms: Terms, leg: Leg, delivery: Delivery, outcomes: Tally) -> bool:
+        """Send over a session, then keep or end it; returns False where it was stale, so that a fresh one is to be tried."""
+        relay, queue_id, reused = session.relay, delivery.message.queue_id, session.wear.messages
+        if reused:
+            if isinstance(session.seen, PeerFacts):
+                word, peer = session.verdict.word, session.seen
+                self.observe(TlsEstablished(queue_id=queue_id, relay=relay, word=word, peer=peer, reused=True))
+            self.watch.reused(leg, relay, session, queue_id)
+        outcomes.sending_begins()
+        answers = await send_message(
+            session,
+            delivery.message,
+            outcomes.pending,
+            body=delivery.body,
+            options=self.options,
+            observe=self.observe,
+        )
+        self.pool.give(terms, session)
+        for recipient_id, answer in answers.items():
+            match answer:
+                case Sent():
+                    outcomes.sent(recipient_id, answer, relay, session.tls, reused)
+                case Trouble():
+                    outcomes.refuse(answer, (recipient_id,))
+                case Stale():
+                    pass  # it stays without an answer
+                case _:
+                    assert_never(answer)
+        if any(isinstance(answer, Sent) for answer in answers.values()):
+            self.watch.carried(leg, relay, session)
+        return not any(isinstance(answer, Stale) for answer in answers.values())
 
     def may_go_in_clear(
         self, policy: TlsPolicy, delivery: Delivery, login: Credentials | NoCredentials = NO_CREDENTIALS
@@ -220,6 +246,20 @@ class Deliverer:
         self.observe(Warned(Program.SMTP, f"TLS policy lookup for {next_hop}/{host}: {withheld.text}"))
         reason = explain(withheld.text, expected=withheld.expected, found=withheld.found, rule=str(withheld.rule))
         return without_host(withheld.status, reason)
+
+
+def name_of(host: Domain | IpLiteral) -> str:
+    """A host as ``relay=`` names it: Postfix names a literal by its bare address, ``A[A]:port``."""
+    return str(host.address) if isinstance(host, IpLiteral) else str(host)
+
+
+def warm_first(destination: Destination, warm: Collection[RelayHost]) -> Sequence[Domain | IpLiteral]:
+    """The hosts in order; among the best ones, whose order means nothing, those come first with which a session waits."""
+    hosts = destination.hosts
+    if not warm or destination.equals == 1:
+        return hosts
+    names, equals = {relay.name for relay in warm}, destination.equals
+    return (*sorted(hosts[:equals], key=lambda host: name_of(host) not in names), *hosts[equals:])
 
 
 def _doubted(found: LookupTrouble, leg: Leg, opinion: Validation | None) -> LookupTrouble:

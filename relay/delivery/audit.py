@@ -70,6 +70,9 @@ class Auditor:
         self._under_way: set[asyncio.Task[None]] = set()
         self.left_out = 0
 
+    def reused(self, leg: Leg, relay: RelayHost, session: Session, queue_id: QueueId) -> None:
+        """Nothing to do: it was audited when it was had."""
+
     def carried(self, leg: Leg, relay: RelayHost, session: Session) -> None:
         """Nothing to do: an audit is of the session, not of what went over it."""
 

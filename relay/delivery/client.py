@@ -37,6 +37,7 @@ class Stage(Enum):
     HELO = "performing the HELO handshake"
     STARTTLS = "receiving the STARTTLS response"
     AUTH = "performing SASL authentication"
+    RSET = "sending RSET"
     MAIL = "sending MAIL FROM"
     RCPT = "sending RCPT TO"
     DATA = "sending DATA command"
@@ -131,6 +132,16 @@ class SmtpConnection(SMTPProtocol):
     def has_unread(self) -> bool:
         """Whether octets came that no command asked for."""
         return bool(self._replies) or not self._reader.is_empty
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the connection stands and nothing came that was not asked for, such as a 421 before the host hangs up."""
+        return (
+            self._fault is None
+            and not self.has_unread
+            and self.transport is not None
+            and not self.transport.is_closing()
+        )
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:

@@ -33,22 +33,28 @@ async def transact(
     body: AsyncIterator[bytes],
     extensions: Extensions,
     timeouts: Timeouts,
+    reset: bool = False,
 ) -> TransactionReplies:
     """Send one message.
 
     With PIPELINING the commands up to DATA leave in one write; the data follows only if the host agreed to DATA and took at
     least one recipient.
 
+    :param reset: whether RSET goes first, to end the transaction of a message before.
     :raises SessionEnded: if the session broke; the caller knows by its stage what may have been taken.
     """
     if "PIPELINING" in extensions:
-        connection.send_lines([mail, *rcpts, b"DATA"], Stage.MAIL)
+        connection.send_lines([*([b"RSET"] if reset else []), mail, *rcpts, b"DATA"], Stage.MAIL)
+        if reset:
+            await connection.reply(Stage.RSET, timeouts.rset)
         replies = TransactionReplies(
             mail=await connection.reply(Stage.MAIL, timeouts.mail),
             rcpt=tuple([await connection.reply(Stage.RCPT, timeouts.rcpt) for _ in rcpts]),
             data=await connection.reply(Stage.DATA, timeouts.data_init),
         )
     else:
+        if reset:
+            await connection.command(b"RSET", Stage.RSET, timeouts.rset)
         replies = await _one_by_one(connection, mail, rcpts, timeouts)
     if replies.data is None or replies.data.severity is not Severity.INTERMEDIATE:
         return replies

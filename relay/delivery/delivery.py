@@ -31,6 +31,7 @@ class Policies:
     :param written_for_fallback: places of the lines whose key is a fallback relay itself: they alone may ask for less
         there than the policy of the destination that it stands in for.
     :param best: the best that was seen at a next-hop, by its key; nothing where the ratchet is off.
+    :param edition: the same object for all that one reading of the rules gave: a session carries mail of one edition only.
     """
 
     lookup: Callable[[NextHop], Entry]
@@ -39,6 +40,7 @@ class Policies:
     written_for_fallback: frozenset[str] = frozenset()
     ratchet: Ratchet = Ratchet.OFF
     best: Callable[[str], Best] = _nothing_seen
+    edition: object = None
 
     def at(self, now: datetime) -> Policies:
         """The rules as they stand at one time: an attempt goes by the day on which it began, from first to last."""

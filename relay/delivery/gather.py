@@ -60,6 +60,7 @@ class Destination:
     :param mx_secure: whether those were secure; True where there was no MX set to judge.
     :param expanded: where CNAME records of the next-hop domain lead, None if nowhere.
     :param backup: whether we are one of its hosts; those that are no better than we were left out.
+    :param equals: how many of the first hosts share the best preference, so that their order means nothing.
     """
 
     next_hop: NextHop
@@ -68,6 +69,7 @@ class Destination:
     mx_secure: bool
     expanded: Domain | None = None
     backup: bool = False
+    equals: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Gatherer:
             mx_secure=answer.secure,
             expanded=answer.canonical if answer.canonical != domain else None,
             backup=any(ours),
+            equals=sum(preferences[name] == preferences[names[0]] for name in names),
         )
 
     async def _is_ourselves(self, host: Domain | IpLiteral, next_hop: NextHop) -> bool:

@@ -24,6 +24,7 @@ class Leg:
     :param fallback: whether it stands in for the destination after that failed.
     :param sender: of the message, where the sender may choose who we log in as; else the null sender.
     :param best: that was seen there, and whether nothing below it will do (``smtp.tls_ratchet``).
+    :param edition: of the rules that it is made from.
     :param bonds: what holds there besides its own entry: of the destinations that it stands in for.
     :param login: who we log in as at the host that was decided on last.
     """
@@ -39,6 +40,7 @@ class Leg:
     login: Credentials | NoCredentials = field(default=NO_CREDENTIALS, init=False)
     best: Best = UNSEEN
     enforces_best: bool = False
+    edition: object = None
     _demand: Demand = field(default=Demand.NOTHING, init=False)
 
     @property
@@ -122,4 +124,5 @@ def _leg(next_hop: NextHop, delivery: Delivery, policies: Policies, *, configure
         credentials=policies.credentials,
         best=policies.best(next_hop.key),
         enforces_best=policies.ratchet is Ratchet.ENFORCE,
+        edition=policies.edition,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from relay.delivery.authenticate import LoginRefused
 from relay.delivery.client import SessionEnded, SmtpConnection, Stage
@@ -19,10 +20,31 @@ from relay.tls.judge import judge_plaintext
 from relay.tls.peer import NOT_SEEN, InClear, Seen
 from relay.tls.verdict import Plaintext, Refused, Verdict
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Wear:
+    """What a session has been through.
+
+    :param messages: how many it has carried, or tried to.
+    :param refusals: commands that were refused.
+    :param in_transaction: whether the host may still be in the middle of a transaction, so that RSET must come first.
+    :param unwelcome: whether it should not be used again: the host said 421, or only this message may go over it.
+    """
+
+    messages: int = 0
+    refusals: int = 0
+    in_transaction: bool = False
+    unwelcome: bool = False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A session whose verdict satisfies the policy it was opened for."""
+    """A session whose verdict satisfies the policy it was opened for.
+
+    :param opened_at: not after the verdict.
+    """
 
     connection: SmtpConnection
     relay: RelayHost
@@ -31,6 +53,8 @@ class Session:
     extensions: Extensions
     tls: str
     seen: Seen = NOT_SEEN
+    opened_at: datetime = _LONG_AGO
+    wear: Wear = field(default_factory=Wear)
 
     def finish(self) -> None:
         """Say QUIT and do not wait for the answer (postfix ``smtp_skip_quit_response``)."""

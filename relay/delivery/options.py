@@ -20,6 +20,7 @@ class Timeouts:
     data_xfer: float = 180.0
     data_done: float = 600.0
     quit: float = 5.0
+    rset: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

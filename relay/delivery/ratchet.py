@@ -37,6 +37,10 @@ class RatchetWatch:
                 Downgraded(queue_id=queue_id, destination=leg.next_hop.key, relay=relay, now=mark.words, best=leg.best)
             )
 
+    def reused(self, leg: Leg, relay: RelayHost, session: Session, queue_id: QueueId) -> None:
+        """Sound it for each message."""
+        self.had(leg, relay, session, queue_id)
+
     def carried(self, leg: Leg, relay: RelayHost, session: Session) -> None:
         """Remember what mail went over."""
         self._saw(leg.next_hop.key, _mark(session), str(relay))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from relay.delivery.authenticate import Authenticator, LoginRefused, Proven, proven
@@ -80,7 +81,7 @@ class SessionOpener:
         :param plaintext: leave TLS off; only for the retry after a failed handshake at ``may``.
         :param credentials: for a host that offers AUTH; ``decide`` must have known of them.
         """
-        opening = Opening(self._options, relay, policy, queue_id, self._observe)
+        opening, opened_at = Opening(self._options, relay, policy, queue_id, self._observe), self._clock()
         local = self._options.bind_address if relay.address.version == 4 else self._options.bind_address6
         try:
             opening.connection = await connect(
@@ -91,7 +92,8 @@ class SessionOpener:
             return opening.local(EnhancedStatus(4, 4, 1), f"connect to {relay}: {error}", "?", session_had=False)
         with abort_on_error(opening.connection):
             try:
-                session = await self.negotiate(opening, plaintext=plaintext)
+                session = replace(await self.negotiate(opening, plaintext=plaintext), opened_at=opened_at)
+                session.wear.unwelcome = plaintext  # the retry in the clear is allowed for one message
                 return session if isinstance(credentials, NoCredentials) else await self.log_in(session, credentials)
             except Failed as failed:
                 finish(opening.connection)

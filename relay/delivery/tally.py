@@ -63,9 +63,12 @@ class Tally:
         self._sending_since = self._monotonic()
         self._tell_last()
 
-    def sent(self, recipient_id: RecipientId, sent: Sent, relay: RelayHost, tls: str) -> None:
-        """A host took responsibility for a recipient."""
-        self._settle(recipient_id, sent, relay, tls)
+    def sent(self, recipient_id: RecipientId, sent: Sent, relay: RelayHost, tls: str, reused: int = 0) -> None:
+        """A host took responsibility for a recipient.
+
+        :param reused: how many messages the session had carried before.
+        """
+        self._settle(recipient_id, sent, relay, tls, reused)
 
     def refuse(self, trouble: Trouble, ids: Iterable[RecipientId] | None = None) -> None:
         """A host did not take some recipients (all that are pending, if not said)."""
@@ -76,7 +79,7 @@ class Tally:
             if self._soft_bounce:
                 self._troubles[recipient_id] = trouble
             elif trouble.kind is Kind.HARD:
-                self._settle(recipient_id, _bounced(trouble), trouble.relay, trouble.tls)
+                self._settle(recipient_id, _bounced(trouble), trouble.relay, trouble.tls, trouble.reused)
             elif trouble.kind is Kind.SOFT or self._kind_so_far(recipient_id) is not Kind.SOFT:
                 # What only the last host may bounce does not bounce where another host may yet take it.
                 self._troubles[recipient_id] = trouble
@@ -98,7 +101,7 @@ class Tally:
             final = self._final(_deferred(trouble) if trouble.kind is Kind.SOFT else _bounced(trouble))
             if trouble.throttles and isinstance(final, Deferred):
                 throttled_by = final
-            self._settle(recipient_id, final, trouble.relay, trouble.tls)
+            self._settle(recipient_id, final, trouble.relay, trouble.tls, trouble.reused)
         return AttemptResult(outcomes=self._outcomes, throttled_by=throttled_by)
 
     def _final(self, result: RecipientResult) -> RecipientResult:
@@ -117,7 +120,9 @@ class Tally:
             self.announce(self._last)
         self._last = None
 
-    def _settle(self, recipient_id: RecipientId, result: RecipientResult, relay: RelayHost | NoHost, tls: str) -> None:
+    def _settle(
+        self, recipient_id: RecipientId, result: RecipientResult, relay: RelayHost | NoHost, tls: str, reused: int = 0
+    ) -> None:
         now = self._monotonic()
         setup_until = now if self._sending_since is None else self._sending_since
         self._outcomes[recipient_id] = Outcome(
@@ -131,6 +136,7 @@ class Tally:
                 transmission=now - setup_until,
             ),
             tls=tls,
+            reused=reused,
         )
         del self._pending[recipient_id]
 

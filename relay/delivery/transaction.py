@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Final
 
-from relay.delivery.client import SessionEnded, abort_on_error
+from relay.delivery.client import SessionEnded, Stage, abort_on_error
 from relay.delivery.conversation import TransactionReplies, transact
 from relay.delivery.fitting import Body, Unfit, fit
 from relay.delivery.opening import Session
@@ -17,7 +19,16 @@ from relay.mail.reply import EnhancedStatus, Reply, Severity
 from relay.outcome.result import FromPeer, Local, Sent
 from relay.outcome.wording import one_line
 
-Answers = Mapping[RecipientId, Sent | Trouble]
+
+class Stale(Enum):
+    """The session had carried mail before, and that may be why: a fresh one is to be asked. Nothing was taken."""
+
+    STALE = "stale"
+
+
+STALE: Final = Stale.STALE
+
+Answers = Mapping[RecipientId, Sent | Trouble | Stale]
 
 
 async def send_message(
@@ -29,10 +40,10 @@ async def send_message(
     options: DeliveryOptions,
     observe: Observer,
 ) -> Answers:
-    """Send a message to some of its recipients and end the session.
+    """Send a message to some of its recipients; the session stays open, and its wear tells what it has been through.
 
     :param body: opens the content; what it raises passes through, and the host never sees an end of data then.
-    :returns: an answer for every recipient.
+    :returns: an answer for every recipient; none is ``Stale`` in a session that is used for the first time.
     """
     limit = options.line_length_limit
 
@@ -40,6 +51,7 @@ async def send_message(
         text = f"breaking line > {limit} bytes with <CR><LF>SPACE"
         observe(Noted(Program.SMTP, text, message.queue_id))
 
+    wear = session.wear
     try:
         with abort_on_error(session.connection):
             fitted = await fit(
@@ -52,7 +64,6 @@ async def send_message(
                 broke=broke,
             )
             if isinstance(fitted, Unfit):
-                session.finish()
                 kind = Kind.HARD_IF_LAST if fitted.last else Kind.HARD
                 unfit = _local(session, fitted.status, one_line(fitted.text), kind=kind)
                 return dict.fromkeys((recipient.id for recipient in recipients), unfit)
@@ -63,36 +74,66 @@ async def send_message(
                 body=fitted.body(),
                 extensions=session.extensions,
                 timeouts=options.timeouts,
+                reset=wear.in_transaction,
             )
     except SessionEnded as ended:
-        lost = _local(session, CONNECTION_TROUBLE, one_line(ended.reason(session.relay.namaddr)), throttles=True)
+        # Before the end of the data nothing was taken. Behind it the host may have: that is not to be tried at once.
+        lost: Trouble | Stale = STALE
+        if not wear.messages or ended.stage is Stage.END:
+            lost = _local(session, CONNECTION_TROUBLE, one_line(ended.reason(session.relay.namaddr)), throttles=True)
         return dict.fromkeys((recipient.id for recipient in recipients), lost)
-    session.finish()
-    return _answers(session, recipients, replies)
+    answers = _answers(session, recipients, replies)
+    _wear_out(session, replies)
+    return answers
+
+
+def _wear_out(session: Session, replies: TransactionReplies) -> None:
+    """Note what a transaction did to the session."""
+    wear = session.wear
+    wear.messages += 1
+    wear.in_transaction = replies.final is None and replies.mail.severity is Severity.SUCCESS
+    for reply in _all(replies):
+        wear.refusals += reply.severity not in (Severity.SUCCESS, Severity.INTERMEDIATE)
+        wear.unwelcome |= reply.code == 421
+
+
+def _all(replies: TransactionReplies) -> Iterator[Reply]:
+    yield replies.mail
+    yield from replies.rcpt
+    if replies.data is not None:
+        yield replies.data
+    if replies.final is not None:
+        yield replies.final
 
 
 def _answers(session: Session, recipients: Sequence[Recipient], replies: TransactionReplies) -> Answers:
     """Pair recipients with replies: each command's refusal stands for those whom the later commands would have served."""
     if replies.mail.severity is not Severity.SUCCESS:
-        refused = _said(session, replies.mail, "MAIL FROM command")
+        # Hosts that take only so many messages in a session say so here, in whatever words.
+        refused = STALE if session.wear.messages else _said(session, replies.mail, "MAIL FROM command")
         return dict.fromkeys((recipient.id for recipient in recipients), refused)
-    answers: dict[RecipientId, Sent | Trouble] = {}
+    answers: dict[RecipientId, Sent | Trouble | Stale] = {}
     for recipient, reply in zip(recipients, replies.rcpt, strict=True):
         if reply.severity is not Severity.SUCCESS:
-            answers[recipient.id] = _said(session, reply, "RCPT TO command")
+            answers[recipient.id] = _refused(session, reply, "RCPT TO command")
         elif replies.final is not None:
             answers[recipient.id] = _ended(session, replies.final)
         elif replies.data is not None:
-            answers[recipient.id] = _said(session, replies.data, "DATA command")
+            answers[recipient.id] = _refused(session, replies.data, "DATA command")
         else:
             raise AssertionError("a recipient was taken and DATA never sent")
     return answers
 
 
-def _ended(session: Session, final: Reply) -> Sent | Trouble:
+def _refused(session: Session, reply: Reply, command: str) -> Trouble | Stale:
+    """A refusal; one that ends a used session (421) says more about the session than about the message."""
+    return STALE if reply.code == 421 and session.wear.messages else _said(session, reply, command)
+
+
+def _ended(session: Session, final: Reply) -> Sent | Trouble | Stale:
     if final.severity is Severity.SUCCESS:
         return Sent(status=final.status, reply=final, dsn_passed_on="DSN" in session.extensions)
-    return _said(session, final, "end of DATA command")
+    return _refused(session, final, "end of DATA command")
 
 
 def _said(session: Session, reply: Reply, command: str) -> Trouble:
@@ -110,6 +151,7 @@ def _said(session: Session, reply: Reply, command: str) -> Trouble:
         kind=kind,
         throttles=False,
         verdict_reached=True,
+        reused=session.wear.messages,
     )
 
 
@@ -125,4 +167,5 @@ def _local(
         kind=kind,
         throttles=throttles,
         verdict_reached=True,
+        reused=session.wear.messages,
     )

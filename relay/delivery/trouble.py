@@ -30,6 +30,7 @@ class Trouble:
     :param seen: what the session showed, as far as it got to a verdict.
     :param verdict_reached: whether a session stood that could carry mail: it counts towards ``mx_session_limit``, which
         a host that fails before that does not (postfix smtp_connect.c).
+    :param reused: how many messages the session had carried before.
     """
 
     status: EnhancedStatus
@@ -42,3 +43,4 @@ class Trouble:
     handshake: bool = False
     verdict_reached: bool = False
     seen: Seen = NOT_SEEN
+    reused: int = 0

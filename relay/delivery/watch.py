@@ -18,6 +18,9 @@ class Watch(Protocol):
     def had(self, leg: Leg, relay: RelayHost, opened: Session | Trouble, queue_id: QueueId) -> None:
         """A session was opened or refused, and nothing is sent over it yet."""
 
+    def reused(self, leg: Leg, relay: RelayHost, session: Session, queue_id: QueueId) -> None:
+        """A session that was had for another message is used again, and nothing of this one is sent yet."""
+
     def carried(self, leg: Leg, relay: RelayHost, session: Session) -> None:
         """A message went over a session and was taken."""
 
@@ -32,6 +35,11 @@ class Watches:
         """See ``Watch``."""
         for watch in self._watches:
             watch.had(leg, relay, opened, queue_id)
+
+    def reused(self, leg: Leg, relay: RelayHost, session: Session, queue_id: QueueId) -> None:
+        """See ``Watch``."""
+        for watch in self._watches:
+            watch.reused(leg, relay, session, queue_id)
 
     def carried(self, leg: Leg, relay: RelayHost, session: Session) -> None:
         """See ``Watch``."""

@@ -141,12 +141,16 @@ class NotNotified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsEstablished:
-    """A handshake ended and was judged (whatever the verdict)."""
+    """A handshake ended and was judged (whatever the verdict).
+
+    :param reused: whether that was for an earlier message, and this one goes over the same session.
+    """
 
     queue_id: QueueId
     relay: RelayHost
     word: Word
     peer: PeerFacts
+    reused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

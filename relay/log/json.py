@@ -138,7 +138,10 @@ def _delivering(
     facts: Facts = {"queue_id": event.queue_id}
     match event:
         case TlsEstablished():
-            return "tls_established", {**facts, **_relay(event.relay), "word": event.word.value, **_peer(event.peer)}
+            facts |= {**_relay(event.relay), "word": event.word.value, **_session(event.peer)}
+            if event.reused:
+                return "tls_reused", facts  # the certificates were told when the session was new
+            return "tls_established", {**facts, "chain": [_certificate(each) for each in event.peer.chain]}
         case TlsRefused(relay=relay, detail=detail):
             return "tls_refused", {**facts, **_relay(relay), "detail": _text(detail.replace("{peer}", str(relay)))}
         case ConnectFailed(relay=relay, error=error):
@@ -230,7 +233,7 @@ def _relay(relay: Relay) -> Facts:
     return {"relay": str(relay), "relay_host": facts}
 
 
-def _peer(peer: PeerFacts) -> Facts:
+def _session(peer: PeerFacts) -> Facts:
     return {
         "protocol": peer.protocol,
         "cipher": peer.cipher,
@@ -240,7 +243,6 @@ def _peer(peer: PeerFacts) -> Facts:
         "server_signature": peer.signature,
         "server_digest": peer.digest,
         "sni": peer.sni,
-        "chain": [_certificate(certificate) for certificate in peer.chain],
     }
 
 

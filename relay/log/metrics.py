@@ -75,6 +75,9 @@ class Metrics:
     def _delivery_side(self) -> None:
         self._deliveries = self._counter("deliveries", "Recipients settled, by status line", "status")
         self._tls_sessions = self._counter("tls_sessions", "TLS sessions to hosts, by verdict", "word", "protocol")
+        self._tls_reused = self._counter(
+            "tls_sessions_reused", "Messages that went over a TLS session of one before them"
+        )
         self._tls_refused = self._counter("tls_refused", "TLS sessions to hosts over which no mail was sent")
         self._connect_failed = self._counter("connect_failures", "Addresses of hosts that could not be connected to")
         self._host_failed = self._counter("host_failures", "Hosts that failed softly where another one followed")
@@ -195,6 +198,8 @@ class Metrics:
         self, event: TlsEstablished | TlsRefused | ConnectFailed | HostFailed | Settled | SessionAudited | Downgraded
     ) -> None:
         match event:
+            case TlsEstablished(reused=True):
+                self._tls_reused.inc()
             case TlsEstablished(word=word, peer=peer):
                 self._tls_sessions.labels(word.value, peer.protocol).inc()
             case TlsRefused():

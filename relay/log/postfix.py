@@ -254,7 +254,8 @@ def _tls_established(event: TlsEstablished) -> Said:
         return
     host = one_line(str(event.relay), MAX_NAME)
     # No queue ID: Postfix prints none here; the JSON format does.
-    yield Program.SMTP, f"{event.word.value} TLS connection established to {host}: {tls_summary(event.peer)}"
+    how = "reused" if event.reused else "established"
+    yield Program.SMTP, f"{event.word.value} TLS connection {how} to {host}: {tls_summary(event.peer)}"
 
 
 def _trying(event: TlsRefused | ConnectFailed | HostFailed | SessionAudited | Downgraded) -> Said:

@@ -16,6 +16,7 @@ from relay.delivery.attempt import Deliverer
 from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.gather import Gatherer
 from relay.delivery.options import DeliveryOptions, Timeouts
+from relay.delivery.pool import Pool
 from relay.delivery.session import SessionOpener
 from relay.dns.answer import Answer, LookupFailed, LookupFault, RRType
 from relay.dns.probe import Validation
@@ -56,6 +57,8 @@ class Scene:
     opinions: list[Validation] = field(default_factory=list)
     times: list[datetime] = field(default_factory=list)
     insecure_mx: InsecureMxPolicy = InsecureMxPolicy.DANE
+    pool: Pool | None = None
+    edition: object = None
     options: DeliveryOptions = field(
         default_factory=lambda: DeliveryOptions(
             helo_name="relay.test",
@@ -115,11 +118,13 @@ class Scene:
             clock=self.clock,
             monotonic=time.monotonic,
             observe=self.events.append,
+            pool=self.pool,
         )
         message = message or a_message()
         policies = Policies(
             lookup=lambda next_hop: entry or NoEntry(),
             defaults=Defaults(level=level, level_rule=Rule("relay.toml:7"), insecure_mx=self.insecure_mx),
+            edition=self.edition,
         )
         delivery = Delivery(
             message=message,

@@ -198,6 +198,9 @@ CASES: dict[str, Event] = {
     "postmaster not notified": NotNotified(ID, "it was to the postmaster", Audience.POSTMASTER),
     "not notified": NotNotified(ID, "the message is itself a report"),
     "TLS 1.3": TlsEstablished(queue_id=ID, relay=MX, word=Word.VERIFIED, peer=TLS13),
+    "TLS 1.3, a session that carried mail before": TlsEstablished(
+        queue_id=ID, relay=MX, word=Word.VERIFIED, peer=TLS13, reused=True
+    ),
     "TLS 1.2, anonymous": TlsEstablished(queue_id=ID, relay=MX6, word=Word.ANONYMOUS, peer=TLS12),
     "TLS 1.3, Ed25519": TlsEstablished(queue_id=ID, relay=MX, word=Word.TRUSTED, peer=ED25519),
     "no TLS": TlsEstablished(queue_id=ID, relay=MX, word=Word.PLAINTEXT, peer=TLS12),
