@@ -13,11 +13,12 @@ from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import Address, Client, QueueId, Sender
 from relay.queue.store import NOBODY, QueueStore, Taker
 from relay.sasl.users import Users
-from relay.smtpd.access import LocalRewrite, is_written_here
+from relay.smtpd.access import LocalRewrite, LocalUsers, is_written_here
 from relay.smtpd.authentication import Authenticator
 from relay.smtpd.clientcerts import KnownCertificates
 from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
+from relay.smtpd.local import LocalSockets
 from relay.smtpd.ownership import Owners
 from relay.smtpd.server import SmtpServer
 from relay.smtpd.server_tls import ServerContext
@@ -65,12 +66,13 @@ def front_end(
         taker=taker,
         adds_missing=adds_missing(config),
     )
+    local_users = LocalUsers(frozenset(config.smtpd.unix_relay_users))
     service = Service(
         options=options,
         accept=intake.accept,
         refusal=intake.refusal,
         observe=observe,
-        permits=lambda client: certificates().permit(client),
+        permits=lambda client: local_users.permit(client) or certificates().permit(client),
         authenticator=Authenticator(users, observe=observe, owners=owners),
     )
     session = functools.partial(Session, service=service, tls=tls)
@@ -79,6 +81,7 @@ def front_end(
         session,
         options,
         submissions=config.smtpd.submissions_listen,
+        local=LocalSockets(config.smtpd.unix_listen, config.smtpd.unix_listen_mode),
         submissions_factory=functools.partial(session, wrapped=True),
     )
 

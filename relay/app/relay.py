@@ -122,7 +122,8 @@ def _begin_tasks(building: Building, reloader: Reloader) -> tuple[asyncio.Task[N
 
 
 def _where(building: Building) -> str:
-    listening = ", ".join(f"{host}:{port}" for host, port in building.servers.addresses) or "no address"
+    addresses = [f"{host}:{port}" for host, port in building.servers.addresses]
+    listening = ", ".join((*addresses, *(f"unix:{path}" for path in building.servers.paths))) or "no address"
     return f"SMTP on {listening}, state in {building.config.relay.state_dir}"
 
 

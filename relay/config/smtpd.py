@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Annotated
 
 from relay.config.kinds import FIELD_NAMES, OPTIONAL_PATH, SIZE, SWITCH, choices, duration, integer, notation
 from relay.config.netkinds import CLIENTCERT_MAPS, LISTEN, LOGIN_MAPS, NETWORKS, Endpoint, level
 from relay.config.section import Section, option
+from relay.config.socketkinds import MODE, SOCKETS, USERS
 from relay.policy.level import Level
 
 IpNetwork = IPv4Network | IPv6Network
@@ -31,6 +33,15 @@ class SmtpdSection(Section):
     )
     submissions_listen: Annotated[tuple[Endpoint, ...], LISTEN] = option(
         (), 'Addresses and ports that take mail over TLS from the first octet (submissions, port 465); "" for none.'
+    )
+    unix_listen: Annotated[tuple[Path, ...], SOCKETS] = option(
+        (), 'Unix sockets that take mail, such as "unix:/run/dane-relay/smtp"; "" for none.'
+    )
+    unix_listen_mode: Annotated[int, MODE] = option(
+        0o660, "Mode of those sockets: which users of this machine can connect at all."
+    )
+    unix_relay_users: Annotated[tuple[str, ...], USERS] = option(
+        ("*",), 'Users, by name or number, who may relay to any destination through them; "*" for all, "" for nobody.'
     )
     mynetworks: Annotated[tuple[IpNetwork, ...], NETWORKS] = option(
         _LOOPBACK, "Networks whose clients may relay to any destination; all others get 454 4.7.1."

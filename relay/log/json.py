@@ -38,7 +38,7 @@ from relay.log.events import (
     Warned,
 )
 from relay.log.postfix import status_word
-from relay.mail.envelope import Client, ClientCertificate, sender_text
+from relay.mail.envelope import Client, ClientCertificate, LocalUser, sender_text
 from relay.outcome.result import Diagnostic, FromPeer, Local, Outcome, Relay, RelayHost, Sent
 from relay.outcome.wording import one_line
 from relay.tls.peer import CertFacts, PeerFacts
@@ -208,6 +208,8 @@ def _client(client: Client) -> Facts:
     }
     if client.sasl_method:
         facts["sasl_method"] = client.sasl_method
+    if isinstance(client.local, LocalUser):
+        facts["local_user"] = {"uid": client.local.uid, "name": _text(client.local.name)}
     if client.tls.used:
         facts["client_tls"] = {
             "protocol": client.tls.protocol,

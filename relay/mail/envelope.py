@@ -145,6 +145,27 @@ NO_TLS: Final = ClientTls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalUser:
+    """A user of this machine that came through a Unix socket.
+
+    :param uid: as the system tells it; -1 where it does not.
+    :param name: the account's; empty if it has none.
+    """
+
+    uid: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name or 'unknown'} (uid {self.uid})"
+
+
+class Remote(Enum):
+    """The client of a connection over TCP."""
+
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
     """Who handed us the message.
 
@@ -152,6 +173,7 @@ class Client:
     :param helo: the HELO or EHLO argument as sent.
     :param protocol: ``SMTP`` or ``ESMTP``; TLS and authentication are added where the word is printed.
     :param unnamed: whether it came through a proxy that does not say whose connection it is; the address is the proxy's then.
+    :param local: who it is, if it came through a Unix socket; address and name are as Postfix gives them then: localhost's.
     :param user: the authenticated user, empty if there was none; ``sasl_method`` is how it logged in.
     """
 
@@ -164,6 +186,12 @@ class Client:
     user: str = ""
     sasl_method: str = ""
     unnamed: bool = False
+    local: LocalUser | Remote = Remote.REMOTE
+
+    @property
+    def has_address(self) -> bool:
+        """Whether the address is the client's own, so that rules for addresses concern it."""
+        return not self.unnamed and self.local is Remote.REMOTE
 
     def __str__(self) -> str:
         return f"{self.name}[{self.address}]"

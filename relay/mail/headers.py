@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import assert_never
 
-from relay.mail.envelope import Client, ClientCertificate, Envelope, NoCertificate, QueueId
+from relay.mail.envelope import Client, ClientCertificate, Envelope, LocalUser, NoCertificate, QueueId
 from relay.mail.names import IpLiteral
 
 PRODUCT = "dane-relay"
@@ -40,6 +40,8 @@ def received_field(envelope: Envelope, *, hostname: str, queue_id: QueueId, arri
     client = envelope.client
     helo = _word(client.helo) or _word(client.name)
     lines = [f"Received: from {helo} ({_word(client.name)} [{str(IpLiteral(client.address))[1:-1]}])"]
+    if isinstance(client.local, LocalUser):
+        lines.append(f"\t(local user {_word(client.local.name) or 'unknown'}, uid {client.local.uid})")
     if client.tls.used:
         tls = client.tls
         lines.append(f"\t(using {tls.protocol} with cipher {tls.cipher} ({tls.bits}/{tls.algorithm_bits} bits))")

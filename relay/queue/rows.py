@@ -18,6 +18,7 @@ from relay.mail.envelope import (
     ClientCertificate,
     ClientTls,
     Envelope,
+    LocalUser,
     Message,
     NoCertificate,
     Notify,
@@ -25,6 +26,7 @@ from relay.mail.envelope import (
     QueueId,
     Recipient,
     RecipientId,
+    Remote,
     Ret,
     Sender,
 )
@@ -209,6 +211,7 @@ def _client_json(client: Client) -> str:
             "user": client.user,
             "sasl_method": client.sasl_method,
             **({"unnamed": True} if client.unnamed else {}),
+            **({"local": [client.local.uid, client.local.name]} if isinstance(client.local, LocalUser) else {}),
             "tls": [tls.protocol, tls.cipher, tls.bits, tls.algorithm_bits],
             **_certificate_json(tls.certificate),
         },
@@ -256,4 +259,5 @@ def _client_of(document: str) -> Client:
         user=facts["user"],
         sasl_method=facts.get("sasl_method", ""),  # rows of before 0.1 have none
         unnamed=facts.get("unnamed", False),
+        local=LocalUser(uid=facts["local"][0], name=facts["local"][1]) if "local" in facts else Remote.REMOTE,
     )

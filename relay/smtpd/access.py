@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from relay.mail.envelope import Client
+from relay.mail.envelope import Client, LocalUser
 from relay.mail.names import IpAddress
 
 IpNetwork = IPv4Network | IPv6Network
@@ -42,9 +43,26 @@ def is_in(address: IpAddress, networks: Iterable[IpNetwork]) -> bool:
 def may_send(client: Client, mynetworks: Iterable[IpNetwork]) -> bool:
     """Whether a client may have mail sent anywhere: for its address, or because it has logged in.
 
-    The address of a proxy that does not name its client is no reason.
+    The address of a proxy that does not name its client is no reason, nor is the one that stands for a Unix socket.
     """
-    return bool(client.user) or (not client.unnamed and is_in(client.address, mynetworks))
+    return bool(client.user) or (client.has_address and is_in(client.address, mynetworks))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUsers:
+    """Which users may have mail sent anywhere that comes through a Unix socket.
+
+    :param names: accounts, by name or number; ``*`` is everybody whom the socket's mode lets in.
+    """
+
+    names: frozenset[str] = frozenset()
+
+    def permit(self, client: Client) -> bool:
+        """Whether a client is one of them."""
+        if not isinstance(client.local, LocalUser):
+            return False
+        known = {"*", client.local.name, str(client.local.uid)} - {"", "-1"}
+        return not self.names.isdisjoint(known)
 
 
 class LocalRewrite(Enum):
@@ -68,7 +86,7 @@ def is_written_here(
     """
     return (
         (LocalRewrite.SASL_AUTHENTICATED in clauses and bool(client.user))
-        or (not client.unnamed and LocalRewrite.MYNETWORKS in clauses and is_in(client.address, mynetworks))
+        or (client.has_address and LocalRewrite.MYNETWORKS in clauses and is_in(client.address, mynetworks))
         or (
             not client.unnamed
             and LocalRewrite.INET_INTERFACES in clauses

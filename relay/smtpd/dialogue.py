@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from relay.log.events import Observer, Program, Rejected, Warned
-from relay.mail.envelope import Client, ClientTls, Envelope, Recipient, RecipientId, Sender, sender_text
+from relay.mail.envelope import Client, ClientTls, Envelope, Recipient, RecipientId, Remote, Sender, sender_text
 from relay.mail.names import IpAddress
 from relay.mail.reply import Reply
 from relay.sasl.server import MECHANISMS
@@ -94,7 +94,8 @@ class Dialogue:
 
     @property
     def _lacks_tls(self) -> bool:
-        return self._options.tls_required and not self.client.tls.used
+        # What comes through a Unix socket does not leave the machine.
+        return self._options.tls_required and not self.client.tls.used and self.client.local is Remote.REMOTE
 
     def knows(self, verb: str) -> bool:
         """Whether the verb is one of ours; others are counted and logged as ``unknown``."""

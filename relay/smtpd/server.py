@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from relay.smtpd.lobby import Lobby
+from relay.smtpd.local import NO_SOCKETS, LocalSockets, UnusableSocket, bind, unlink
 from relay.smtpd.options import SmtpdOptions
 
 _BACKLOG = 512
@@ -24,6 +27,7 @@ class SmtpServer:
     :param session_factory: makes the protocol of a connection, given the lobby that it enters.
     :param options: its limits of connections are kept here.
     :param submissions: (host, port) pairs where TLS comes first; ``submissions_factory`` makes those sessions.
+    :param local: Unix sockets, whose sessions are as those of ``listen``.
     """
 
     def __init__(
@@ -34,17 +38,27 @@ class SmtpServer:
         *,
         submissions: Sequence[tuple[str, int]] = (),
         submissions_factory: Callable[[Lobby], asyncio.BaseProtocol] | None = None,
+        local: LocalSockets = NO_SOCKETS,
     ) -> None:
         self._listen = [("listen", host, port, session_factory) for host, port in listen]
         if submissions_factory is not None:
             self._listen += [("submissions_listen", host, port, submissions_factory) for host, port in submissions]
+        self._local = local
+        self._session_factory = session_factory
         self._lobby = Lobby(options)
         self._servers: list[asyncio.Server] = []
+        self._made: dict[Path, int] = {}
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
         """The (address, port) of every open socket."""
-        return tuple(socket.getsockname()[:2] for server in self._servers for socket in server.sockets)
+        open_ones = (each for server in self._servers for each in server.sockets if each.family != socket.AF_UNIX)
+        return tuple(each.getsockname()[:2] for each in open_ones)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The path of every open Unix socket."""
+        return tuple(self._made)
 
     @property
     def sessions(self) -> int:
@@ -69,23 +83,37 @@ class SmtpServer:
                 await self._close_sockets()
                 raise CannotServe(_cannot_listen(option, host, port, error)) from None
             self._servers.append(server)
+        for path in self._local.paths:
+            try:
+                listener = bind(path, self._local.mode)
+            except UnusableSocket as error:
+                await self._close_sockets()
+                raise CannotServe(f"cannot listen on unix:{path}: {error} correct [smtpd] unix_listen") from None
+            self._made[path] = path.lstat().st_ino
+            factory = functools.partial(self._session_factory, self._lobby)
+            self._servers.append(await loop.create_unix_server(factory, sock=listener, backlog=_BACKLOG))
 
     async def close(self, *, grace: float) -> None:
         """Stop accepting, end the sessions, and return when all are gone.
 
         :param grace: seconds that sessions have to finish a command or a message; idle ones get 421 4.3.2 at once.
         """
-        for server in self._servers:
-            server.close()
+        self._stop_listening()
         await self._lobby.close(grace=grace)
         await self._close_sockets()
 
     async def _close_sockets(self) -> None:
+        self._stop_listening()
         servers, self._servers = self._servers, []
         for server in servers:
-            server.close()
-        for server in servers:
             await server.wait_closed()
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        made, self._made = self._made, {}
+        for path, inode in made.items():
+            unlink(path, inode)
 
 
 def _cannot_listen(option: str, host: str, port: int, error: OSError | OverflowError) -> str:

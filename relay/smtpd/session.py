@@ -34,6 +34,7 @@ from relay.smtpd.conversation import Conversation, Service
 from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Incoming
 from relay.smtpd.introduction import Introduction, NotIntroduced
 from relay.smtpd.lobby import Lobby
+from relay.smtpd.local import is_local, peer_user
 from relay.smtpd.outgoing import Outgoing
 from relay.smtpd.proxy import Passed, Unnamed
 from relay.smtpd.server_tls import ServerContext, client_tls
@@ -41,6 +42,8 @@ from relay.smtpd.wrapped import Hello
 
 # Seconds that a client has to take our last words and close, before the connection is cut.
 _LINGER = 10.0
+# Postfix's words for a client without an address (smtpd_peer.c), with a port.
+_LOCALHOST = ("127.0.0.1", 0)
 
 
 class _Unlisted:
@@ -116,7 +119,7 @@ class Session(_Unlisted, SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; a proxy is to say whose connection it is before anything else is done with it."""
-        peer = transport.get_extra_info("peername") if self.transport is None else None
+        peer = transport.get_extra_info("peername") if self.transport is None and not is_local(transport) else None
         if peer and is_in(client_address(peer[0]), self._service.options.proxy_networks):
             self._introduction = Introduction(self.loop)
         super().connection_made(transport)
@@ -162,7 +165,7 @@ class Session(_Unlisted, SMTP):
     # --- the session ------------------------------------------------------------------------------------------------
 
     async def _handle_client(self) -> None:
-        peer = self._writer.get_extra_info("peername")
+        peer = _LOCALHOST if is_local(self._writer.transport) else self._writer.get_extra_info("peername")
         if not peer:  # gone before it was there
             self._writer.close()
             return
@@ -190,6 +193,10 @@ class Session(_Unlisted, SMTP):
 
         :raises NotIntroduced: if a proxy names nobody.
         """
+        if is_local(self._writer.transport):
+            user = await peer_user(self._writer.transport)
+            self._service.observe(Noted(Program.SMTPD, f"connection through a Unix socket from local user {user}"))
+            return Client(address=address, port=port, local=user)
         if self._introduction is None:
             return Client(address=address, port=port)
         self._lobby.wait(self)

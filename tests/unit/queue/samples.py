@@ -14,6 +14,7 @@ from relay.mail.envelope import (
     ClientCertificate,
     ClientTls,
     Envelope,
+    LocalUser,
     Notify,
     QueueId,
     Recipient,
@@ -99,6 +100,7 @@ RICH = Envelope(
         ),
         user="alice",
         unnamed=True,
+        local=LocalUser(uid=1000, name="joe"),
     ),
 )
 FROM_NOBODY = Envelope(sender=NULL_SENDER, recipients=(recipient(1, "one@a.example"),), client=CLIENT)

@@ -16,10 +16,12 @@ from relay.mail.envelope import Address, Message, QueueId, Sender
 from relay.mail.names import Domain
 from relay.queue.store import NOBODY, NewMessage, QueueStore, StoreUnavailable, Taker
 from relay.sasl.users import Users
+from relay.smtpd.access import LocalUsers
 from relay.smtpd.authentication import Authenticator
 from relay.smtpd.clientcerts import NO_CERTIFICATES, KnownCertificates
 from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
+from relay.smtpd.local import NO_SOCKETS, LocalSockets
 from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.ownership import NO_OWNERS, Owners
@@ -30,6 +32,7 @@ from relay.smtpd.session import Session
 HOSTNAME = "relay.example"
 NOW = datetime(2026, 8, 21, 10, 0, 0, tzinfo=UTC)
 PATIENCE = 20.0
+NO_LOCAL_USERS = LocalUsers()
 T = TypeVar("T", bound=Event)
 
 
@@ -187,6 +190,8 @@ async def front_end(
     users: Users | None = None,
     owners: Owners = NO_OWNERS,
     certificates: KnownCertificates = NO_CERTIFICATES,
+    local: LocalSockets = NO_SOCKETS,
+    local_users: LocalUsers = NO_LOCAL_USERS,
 ) -> AsyncIterator[FrontEnd]:
     """A server on a free port of 127.0.0.1."""
     settings = settings or options()
@@ -223,7 +228,7 @@ async def front_end(
         refusal=intake.refusal,
         observe=observe,
         name_of=name_of,
-        permits=certificates.permit,
+        permits=lambda client: local_users.permit(client) or certificates.permit(client),
         authenticator=Authenticator(lambda: users, observe=observe, owners=lambda: owners),
     )
     tls_context = server_tls_context(settings)
@@ -232,6 +237,7 @@ async def front_end(
         [("127.0.0.1", 0)],
         session,
         settings,
+        local=local,
         submissions=[("127.0.0.1", 0)],
         submissions_factory=functools.partial(session, wrapped=True),
     )
