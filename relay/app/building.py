@@ -54,6 +54,8 @@ from relay.queue.settle import Settler
 from relay.queue.spool import make_durably
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
+from relay.smtpd.naming import NameOf, name_without_dns
+from relay.smtpd.reverse import ReverseNames
 from relay.smtpd.server import SmtpServer
 from relay.tls.peer import Anchors, ChainResult
 from relay.worker.worker import Worker
@@ -282,6 +284,12 @@ class Building:
             backup=self.store.backup,
         )
 
+    def client_names(self) -> NameOf:
+        """What clients are called."""
+        if not self.config.smtpd.peername_lookup:
+            return name_without_dns
+        return ReverseNames(self.resolver, monotonic=time.monotonic, warn=self.observe).name_of
+
     async def open_front_end(self) -> None:
         """The listening sockets."""
         self.servers = front_end(
@@ -295,6 +303,7 @@ class Building:
             taker=self.worker,
             users=lambda: self.rules.users,
             owners=lambda: self.rules.owners,
+            name_of=self.client_names(),
             certificates=lambda: self.rules.certificates,
             tls=lambda: self.rules.front_tls,
         )

@@ -105,6 +105,7 @@ def smtpd_options(config: Config) -> SmtpdOptions:
         client_connection_rate_limit=smtpd.client_connection_rate_limit,
         client_message_rate_limit=smtpd.client_message_rate_limit,
         client_recipient_rate_limit=smtpd.client_recipient_rate_limit,
+        client_auth_rate_limit=smtpd.client_auth_rate_limit,
         client_event_limit_exceptions=smtpd.client_event_limit_exceptions or smtpd.mynetworks,
         connection_limit=smtpd.connection_limit,
         content_memory_limit=smtpd.content_memory_limit,

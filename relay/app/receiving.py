@@ -14,11 +14,12 @@ from relay.mail.envelope import Address, Client, QueueId, Sender
 from relay.queue.store import NOBODY, QueueStore, Taker
 from relay.sasl.users import Users
 from relay.smtpd.access import LocalRewrite, LocalUsers, is_written_here
-from relay.smtpd.authentication import Authenticator
+from relay.smtpd.authentication import Authenticator, Lockout
 from relay.smtpd.clientcerts import KnownCertificates
 from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.local import LocalSockets
+from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.ownership import Owners
 from relay.smtpd.server import SmtpServer
 from relay.smtpd.server_tls import ServerContext
@@ -43,12 +44,14 @@ def front_end(
     taker: Taker = NOBODY,
     users: Callable[[], Users | None] = lambda: None,
     owners: Callable[[], Owners] = Owners,
+    name_of: NameOf = name_without_dns,
     certificates: Callable[[], KnownCertificates] = KnownCertificates,
     tls: Callable[[], ServerContext | None] = lambda: None,
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
     :param users: who may log in now, and ``owners`` who of them may use which sender address.
+    :param name_of: what clients are called.
     :param certificates: with which certificates clients may relay now.
     :param tls: how clients encrypt that connect now; None where they cannot.
     """
@@ -66,14 +69,16 @@ def front_end(
         taker=taker,
         adds_missing=adds_missing(config),
     )
+    lockout = Lockout(config.smtpd.auth_failure_limit, config.smtpd.auth_lockout_time)
     local_users = LocalUsers(frozenset(config.smtpd.unix_relay_users))
     service = Service(
         options=options,
         accept=intake.accept,
         refusal=intake.refusal,
         observe=observe,
+        name_of=name_of,
         permits=lambda client: local_users.permit(client) or certificates().permit(client),
-        authenticator=Authenticator(users, observe=observe, owners=owners),
+        authenticator=Authenticator(users, observe=observe, owners=owners, lockout=lockout),
     )
     session = functools.partial(Session, service=service, tls=tls)
     return SmtpServer(

@@ -67,6 +67,18 @@ class SmtpdSection(Section):
     users_file: Annotated[str, OPTIONAL_PATH] = option(
         "", "File with the users who may log in (AUTH) and then relay; `dane-relay user` writes it. Needs TLS."
     )
+    auth_failure_limit: Annotated[int, _COUNT] = option(
+        10,
+        "Failures to log in of one client within auth_lockout_time that shut it out until that is over; 0 for no limit.",
+    )
+    auth_lockout_time: Annotated[float, duration(1)] = option(
+        600.0, "Time in which failures to log in are counted, from the first on."
+    )
+    peername_lookup: Annotated[bool, SWITCH] = option(
+        True,
+        "Whether clients beyond this machine are called by their name in the DNS, where it leads back to their address; "
+        'otherwise all are "unknown".',
+    )
     sender_login_maps: Annotated[tuple[str, ...], LOGIN_MAPS] = option(
         (),
         "Postfix files (types as in smtp.tls_policy_maps) from sender addresses or @domain to the users who may use them after "
@@ -108,8 +120,11 @@ class SmtpdSection(Section):
     client_recipient_rate_limit: Annotated[int, _COUNT] = option(
         0, "Most recipients that one client may name within 60 seconds; 0 for no limit."
     )
+    client_auth_rate_limit: Annotated[int, _COUNT] = option(
+        0, "Most AUTH commands of one client within 60 seconds; 0 for no limit."
+    )
     client_event_limit_exceptions: Annotated[tuple[IpNetwork, ...], NETWORKS] = option(
-        (), "Networks that the four client limits do not concern; empty means mynetworks."
+        (), "Networks that the five client limits do not concern; empty means mynetworks."
     )
     connection_limit: Annotated[int, _COUNT] = option(
         1000, "Most connections of all clients at a time; 0 for no limit."

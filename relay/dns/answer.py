@@ -21,6 +21,7 @@ class RRType(IntEnum):
     NS = 2
     CNAME = 5
     SOA = 6
+    PTR = 12
     MX = 15
     TXT = 16
     AAAA = 28

@@ -25,9 +25,6 @@ from relay.smtpd.rates import client_key
 # Passwords that are compared at a time (32 MiB each), and that may wait for it.
 _AT_A_TIME = 2
 _WAITING = 64
-MOST_FAILURES = 10
-"""Of one client, within ``LOCKOUT_SECONDS``; after that none of its passwords is looked at until they are over."""
-LOCKOUT_SECONDS = 600.0
 _REMEMBERED = 10_000
 
 Ask = Callable[[bytes], Awaitable[bytes | Odd]]
@@ -37,10 +34,14 @@ Ask = Callable[[bytes], Awaitable[bytes | Odd]]
 class Lockout:
     """Failures by client address; the oldest of too many clients are forgotten.
 
+    :param limit: failures of one client within ``seconds``; after that none of its passwords is looked at until they are over.
+        0 for no limit.
     :param clock: seconds that never go back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit: int = 10, seconds: float = 600.0, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._seconds = seconds
         self._clock = clock
         self._windows: dict[str, tuple[float, int]] = {}
 
@@ -49,11 +50,13 @@ class Lockout:
 
     def enter(self, address: IpAddress) -> bool:
         """Count an attempt as failed until ``forgive`` says that it was not; False if there were too many."""
+        if not self._limit:
+            return True
         key, now = client_key(address), self._clock()
         began, count = self._windows.pop(key, (now, 0))
-        if now - began >= LOCKOUT_SECONDS:
+        if now - began >= self._seconds:
             began, count = now, 0
-        allowed = count < MOST_FAILURES
+        allowed = count < self._limit
         if len(self._windows) >= _REMEMBERED:
             del self._windows[next(iter(self._windows))]
         self._windows[key] = (began, count + allowed)

@@ -172,7 +172,9 @@ class Dialogue:
             return replies.AUTH_NEEDS_TLS
         if self.client.user:
             return replies.ALREADY_AUTHENTICATED
-        return None if 1 <= len(argument.split()) <= 2 else replies.syntax("AUTH mechanism")
+        if not 1 <= len(argument.split()) <= 2:
+            return replies.syntax("AUTH mechanism")
+        return replies.too_many_auth(str(self.client.address)) if self._too_often(Counted.AUTH) else None
 
     def logged_in(self, user: str, method: str) -> None:
         """The client has proved who it is."""

@@ -81,6 +81,7 @@ class Lobby:
             Counted.CONNECTION: options.client_connection_rate_limit,
             Counted.MESSAGE: options.client_message_rate_limit,
             Counted.RECIPIENT: options.client_recipient_rate_limit,
+            Counted.AUTH: options.client_auth_rate_limit,
         }
         self._guests: dict[Guest, str] = {}
         self._by_client: Counter[str] = Counter()

@@ -29,7 +29,8 @@ class SmtpdOptions:
     :param client_connection_rate_limit: sessions of one client in a window of 60 seconds; 0 for no limit.
     :param client_message_rate_limit: messages that it may begin in a window; 0 for no limit.
     :param client_recipient_rate_limit: recipients that it may name in a window; 0 for no limit.
-    :param client_event_limit_exceptions: clients that the four limits above do not concern (Postfix: ``mynetworks``).
+    :param client_auth_rate_limit: AUTH commands that it may give in a window; 0 for no limit.
+    :param client_event_limit_exceptions: clients that the five limits above do not concern (Postfix: ``mynetworks``).
     :param connection_limit: sessions of all clients at a time; 0 for no limit.
     :param soft_error_limit: errors after which each further refusal is held back for ``error_sleep_time``.
     :param hard_error_limit: errors, without a message handed over, that end the session.
@@ -56,6 +57,7 @@ class SmtpdOptions:
     client_connection_rate_limit: int = 0
     client_message_rate_limit: int = 0
     client_recipient_rate_limit: int = 0
+    client_auth_rate_limit: int = 0
     client_event_limit_exceptions: tuple[IpNetwork, ...] = ()
     connection_limit: int = 1000
     soft_error_limit: int = 10

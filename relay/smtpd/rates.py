@@ -24,6 +24,7 @@ class Counted(Enum):
     CONNECTION = "Connection rate"
     MESSAGE = "Message delivery request rate"
     RECIPIENT = "Recipient address rate"
+    AUTH = "AUTH command rate"
 
 
 def client_key(address: IpAddress) -> str:

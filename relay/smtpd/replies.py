@@ -213,7 +213,7 @@ def too_many_recipients_of_late(address: str) -> Reply:
 
 
 def too_many_auth(address: str) -> Reply:
-    """One client has failed to log in too often of late."""
+    """One client has failed to log in too often of late, or has tried to."""
     return _reply(450, f"4.7.1 Error: too many AUTH commands from {address}")
 
 

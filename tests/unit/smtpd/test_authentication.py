@@ -17,12 +17,13 @@ from relay.sasl.scram import ScramClient
 from relay.sasl.secret import Secret
 from relay.sasl.users import Users
 from relay.smtpd import authentication
-from relay.smtpd.authentication import LOCKOUT_SECONDS, MOST_FAILURES, Lockout
+from relay.smtpd.authentication import Lockout
 from relay.smtpd.ownership import Owners
 from tests.unit.sasl.users_of_tests import PASSWORD, USER, users
 from tests.unit.smtpd.conftest import CertificateFiles
 from tests.unit.smtpd.front_end import Client, FrontEnd, front_end, options
 
+MOST_FAILURES, LOCKOUT_SECONDS = 10, 600.0  # the defaults
 FAILED = "535 5.7.8 Error: authentication failed: authentication failure"
 TAKEN = "235 2.7.0 Authentication successful"
 NEEDS_TLS = "538 5.7.0 Encryption required for requested authentication mechanism"
@@ -212,7 +213,7 @@ async def test_a_fault_inside_is_no_login(certificate: CertificateFiles, monkeyp
 
 def test_the_lockout_ends_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    lockout = Lockout(lambda: now[0])
+    lockout = Lockout(clock=lambda: now[0])
     bad, good = ip_address("192.0.2.1"), ip_address("192.0.2.2")
     assert [lockout.enter(bad) for _ in range(MOST_FAILURES + 1)] == [True] * MOST_FAILURES + [False]
     for _ in range(3 * MOST_FAILURES):
@@ -226,3 +227,24 @@ def test_the_lockout_ends_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     for number in range(10):
         lockout.enter(ip_address(f"198.51.100.{number}"))
     assert len(lockout) <= 3
+
+
+def test_the_lockout_is_as_configured() -> None:
+    now = [0.0]
+    lockout = Lockout(2, 30.0, clock=lambda: now[0])
+    bad = ip_address("192.0.2.1")
+    assert [lockout.enter(bad) for _ in range(3)] == [True, True, False]
+    now[0] = 30.0
+    assert lockout.enter(bad)
+    without = Lockout(0)
+    assert all(without.enter(bad) for _ in range(100))
+    assert not len(without)
+
+
+async def test_auth_commands_are_limited_by_the_minute(certificate: CertificateFiles) -> None:
+    async with door(certificate, client_auth_rate_limit=2) as relay, relay.client() as client:
+        await encrypt(client)
+        assert [(await client.say(f"AUTH PLAIN {BAD}"))[:3] for _ in range(2)] == ["535", "535"]
+        assert await client.say(f"AUTH PLAIN {GOOD}") == "450 4.7.1 Error: too many AUTH commands from 127.0.0.1"
+        warned = await relay.seen(Warned, lambda event: "limit exceeded" in event.text)
+        assert warned.text == "AUTH command rate limit exceeded: 3 from localhost[127.0.0.1] for service smtp"
