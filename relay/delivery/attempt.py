@@ -48,6 +48,8 @@ from relay.sasl.credentials import Credentials, NoCredentials
 from relay.tls.peer import PeerFacts
 
 _NOBODY = Watches()
+# Hosts that are remembered for offering CHUNKING in vain.
+MAX_CHUNKLESS = 1_000
 
 
 class Deliverer:
@@ -72,6 +74,7 @@ class Deliverer:
         watch: Watch = _NOBODY,
         pool: Pool | None = None,
     ) -> None:
+        self._chunkless: dict[RelayHost, None] = {}
         self.pool = Pool(KEEP_NONE, clock=clock) if pool is None else pool
         self.watch = watch
         self.gatherer = gatherer
@@ -178,24 +181,31 @@ class Deliverer:
         terms = Terms(relay=relay, next_hop=leg.next_hop, edition=leg.edition, policy=decision, login=leg.login)
         if (used := self.pool.take(terms)) is not None and await self._send(used, terms, leg, delivery, outcomes):
             return True
+        # Once more if the host does not know the chunks that it offered to take.
+        for _ in range(2):
+            opened = await self._open(relay, leg, decision, delivery, outcomes)
+            self.watch.had(leg, relay, opened, delivery.message.queue_id)
+            match opened:
+                case Trouble():
+                    outcomes.refuse(opened)
+                    return opened.verdict_reached
+                case Session():
+                    if await self._send(opened, terms, leg, delivery, outcomes):
+                        break
+                case _:
+                    assert_never(opened)
+        return True
+
+    async def _open(
+        self, relay: RelayHost, leg: Leg, policy: TlsPolicy, delivery: Delivery, outcomes: Tally
+    ) -> Session | Trouble:
+        """A session of this delivery's own; in the clear after a failed handshake, where that is allowed."""
         self.pool.make_room(leg.next_hop)
-        opened = await self.opener.open(relay, decision, delivery.message.queue_id, credentials=leg.login)
-        in_clear = (
-            isinstance(opened, Trouble) and opened.handshake and self.may_go_in_clear(decision, delivery, leg.login)
-        )
-        if isinstance(opened, Trouble) and in_clear:
+        opened = await self.opener.open(relay, policy, delivery.message.queue_id, credentials=leg.login)
+        if isinstance(opened, Trouble) and opened.handshake and self.may_go_in_clear(policy, delivery, leg.login):
             outcomes.announce(opened)
-            opened = await self.opener.open(relay, decision, delivery.message.queue_id, plaintext=True)
-        self.watch.had(leg, relay, opened, delivery.message.queue_id)
-        match opened:
-            case Trouble():
-                outcomes.refuse(opened)
-                return opened.verdict_reached
-            case Session():
-                await self._send(opened, terms, leg, delivery, outcomes)
-                return True
-            case _:
-                assert_never(opened)
+            return await self.opener.open(relay, policy, delivery.message.queue_id, plaintext=True)
+        return opened
 
     async def _send(self, session: Session, terms: Terms, leg: Leg, delivery: Delivery, outcomes: Tally) -> bool:
         """Send over a session, then keep or end it; returns False where it was stale, so that a fresh one is to be tried."""
@@ -213,7 +223,12 @@ class Deliverer:
             body=delivery.body,
             options=self.options,
             observe=self.observe,
+            chunking=relay not in self._chunkless,
         )
+        if session.wear.no_chunks:
+            self._chunkless[relay] = None
+            if len(self._chunkless) > MAX_CHUNKLESS:
+                del self._chunkless[next(iter(self._chunkless))]
         self.pool.give(terms, session)
         for recipient_id, answer in answers.items():
             match answer:

@@ -134,6 +134,11 @@ class SmtpConnection(SMTPProtocol):
         return bool(self._replies) or not self._reader.is_empty
 
     @property
+    def has_reply(self) -> bool:
+        """Whether a whole reply waits to be read."""
+        return bool(self._replies)
+
+    @property
     def is_quiet(self) -> bool:
         """Whether the connection stands and nothing came that was not asked for, such as a 421 before the host hangs up."""
         return (
@@ -156,6 +161,11 @@ class SmtpConnection(SMTPProtocol):
         :param timeout: seconds to wait for it.
         :raises SessionEnded: if none will come.
         """
+        if not self._replies:
+            await self._wait_for_reply(stage, timeout)
+        return self._replies.popleft()
+
+    async def _wait_for_reply(self, stage: Stage, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
                 while not self._replies:
@@ -165,7 +175,6 @@ class SmtpConnection(SMTPProtocol):
                     await self._waiter
         except TimeoutError:
             raise SessionEnded(stage, "timed out") from None
-        return self._replies.popleft()
 
     def _ended(self, stage: Stage) -> SessionEnded:
         if isinstance(self._fault, MalformedReply):
@@ -178,12 +187,15 @@ class SmtpConnection(SMTPProtocol):
         :raises SessionEnded: if the connection is gone.
         :raises ValueError: if a command has a line end inside.
         """
-        if any(b"\n" in line or b"\r" in line for line in lines):
-            raise ValueError("line end inside an SMTP command")
-        self.send_octets(b"".join(line + b"\r\n" for line in lines), stage)
+        self.send_octets(lines_of(lines), stage)
 
     def send_octets(self, data: bytes, stage: Stage) -> None:
-        """Write octets as they are."""
+        """Write octets as they are.
+
+        :raises SessionEnded: if the connection is gone.
+        """
+        if not data:
+            return
         try:
             self.write(data)
         except SMTPServerDisconnected:
@@ -260,6 +272,17 @@ class SmtpConnection(SMTPProtocol):
         except TimeoutError:
             self.abort()
             await self._lost.wait()
+
+
+def lines_of(commands: Sequence[bytes]) -> bytes:
+    """Commands as octets.
+
+    :raises ValueError: if a command has a line end inside.
+    """
+    octets = b"\r\n".join((*commands, b""))
+    if octets.count(b"\r") != len(commands) or octets.count(b"\n") != len(commands):
+        raise ValueError("line end inside an SMTP command")
+    return octets
 
 
 @contextmanager

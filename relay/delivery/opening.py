@@ -30,12 +30,15 @@ class Wear:
     :param messages: how many it has carried, or tried to.
     :param refusals: commands that were refused.
     :param in_transaction: whether the host may still be in the middle of a transaction, so that RSET must come first.
+    :param chunks: whether the host took content in chunks; ``no_chunks`` whether it did not know them after all.
     :param unwelcome: whether it should not be used again: the host said 421, or only this message may go over it.
     """
 
     messages: int = 0
     refusals: int = 0
     in_transaction: bool = False
+    chunks: bool = False
+    no_chunks: bool = False
     unwelcome: bool = False
 
 

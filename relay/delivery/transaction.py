@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final
 
 from relay.delivery.client import SessionEnded, Stage, abort_on_error
-from relay.delivery.conversation import TransactionReplies, transact
+from relay.delivery.conversation import Chunking, TransactionReplies, transact
 from relay.delivery.fitting import Body, Unfit, fit
 from relay.delivery.opening import Session
 from relay.delivery.options import DeliveryOptions
@@ -21,7 +21,10 @@ from relay.outcome.wording import one_line
 
 
 class Stale(Enum):
-    """The session had carried mail before, and that may be why: a fresh one is to be asked. Nothing was taken."""
+    """The session is to blame, and nothing was taken: a fresh one is to be asked.
+
+    It had carried mail before, or the host does not know the chunks that it offered to take.
+    """
 
     STALE = "stale"
 
@@ -39,11 +42,13 @@ async def send_message(
     body: Body,
     options: DeliveryOptions,
     observe: Observer,
+    chunking: bool = True,
 ) -> Answers:
     """Send a message to some of its recipients; the session stays open, and its wear tells what it has been through.
 
     :param body: opens the content; what it raises passes through, and the host never sees an end of data then.
-    :returns: an answer for every recipient; none is ``Stale`` in a session that is used for the first time.
+    :param chunking: whether BDAT may be used where it is offered.
+    :returns: an answer for every recipient.
     """
     limit = options.line_length_limit
 
@@ -75,6 +80,7 @@ async def send_message(
                 extensions=session.extensions,
                 timeouts=options.timeouts,
                 reset=wear.in_transaction,
+                chunking=_chunking(session, chunking),
             )
     except SessionEnded as ended:
         # Before the end of the data nothing was taken. Behind it the host may have: that is not to be tried at once.
@@ -83,14 +89,24 @@ async def send_message(
             lost = _local(session, CONNECTION_TROUBLE, one_line(ended.reason(session.relay.namaddr)), throttles=True)
         return dict.fromkeys((recipient.id for recipient in recipients), lost)
     answers = _answers(session, recipients, replies)
+    if replies.knows_no_chunks:
+        answers, wear.no_chunks = dict.fromkeys(answers, STALE), True
     _wear_out(session, replies)
     return answers
+
+
+def _chunking(session: Session, allowed: bool) -> Chunking:
+    if not allowed:
+        return Chunking.NO
+    return Chunking.PROVED if session.wear.chunks else Chunking.OFFERED
 
 
 def _wear_out(session: Session, replies: TransactionReplies) -> None:
     """Note what a transaction did to the session."""
     wear = session.wear
     wear.messages += 1
+    wear.chunks = wear.chunks or (replies.chunked and not replies.spent)
+    wear.unwelcome |= replies.spent
     wear.in_transaction = replies.final is None and replies.mail.severity is Severity.SUCCESS
     for reply in _all(replies):
         wear.refusals += reply.severity not in (Severity.SUCCESS, Severity.INTERMEDIATE)

@@ -145,8 +145,8 @@ async def compare(office: Office) -> None:
 
 async def test_counts_outlive_the_relay_and_can_be_forgotten(tmp_path: Path) -> None:
     mismatch = tuple(one for one in CHOSEN if one.name in {"mismatch", "good"})
-    async with open_office(tmp_path, "") as office:
-        for _ in range(2):
+    async with open_office(tmp_path, 'connection_cache_time_limit = "0s"\n') as office:
+        for _ in range(2):  # a session each
             await asyncio.to_thread(submit, office.smtp, mismatch, datetime.now(UTC))
         await office.until(2, ": audit: ")  # only the line asks for it
     state = shlex.quote(str(tmp_path / "state"))

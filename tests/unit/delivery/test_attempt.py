@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -59,6 +59,7 @@ class Scene:
     insecure_mx: InsecureMxPolicy = InsecureMxPolicy.DANE
     pool: Pool | None = None
     edition: object = None
+    body: Callable[[], AsyncIterator[bytes]] | None = None
     options: DeliveryOptions = field(
         default_factory=lambda: DeliveryOptions(
             helo_name="relay.test",
@@ -134,7 +135,7 @@ class Scene:
                 for n, text in enumerate(recipients or ("ann@example.test",), 1)
             ),
             leased_at=message.arrived_at + timedelta(seconds=waited),
-            body=lambda: content(octets),
+            body=self.body or (lambda: content(octets)),
         )
         return await deliverer.attempt(delivery, policies)
 
