@@ -34,6 +34,7 @@ never_users =
 deliver_drop_privilege
 message_size_limit = 50M
 smtp_accept_max = 100
+{options}
 begin acl
 check_rcpt:
   accept domains = +local_domains
@@ -69,10 +70,11 @@ class Exim:
 
 
 @contextmanager
-def exim(endpoint: Endpoint, directory: Path, domains: list[str]) -> Iterator[Exim]:
+def exim(endpoint: Endpoint, directory: Path, domains: list[str], options: str = "") -> Iterator[Exim]:
     """Run an Exim that takes mail for some domains.
 
     :param directory: private, and open to be entered by other users.
+    :param options: lines of its main configuration.
     :raises UnavailableError: if Exim is missing, or this machine does not let it run under its account.
     """
     if os.geteuid() != 0:
@@ -90,6 +92,7 @@ def exim(endpoint: Endpoint, directory: Path, domains: list[str]) -> Iterator[Ex
             port=endpoint.port,
             domains=" : ".join(domains),
             account=_ACCOUNT,
+            options=options,
         )
     )
     command: list[str | Path] = [*_with_account(directory), program, "-C", configuration, "-bdf", "-q1s"]
