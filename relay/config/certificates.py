@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,10 +40,10 @@ def certificate_notes(config: Config, now: datetime) -> Iterator[CertificateNote
     """
     for name, section in (("smtpd", config.smtpd), ("smtp", config.smtp)):
         cert, key = Path(section.tls_cert_file), Path(section.tls_key_file)
-        if section.tls_cert_file and section.tls_key_file and cert.is_file() and key.is_file():
+        if section.tls_cert_file and section.tls_key_file and os.path.isfile(cert) and os.path.isfile(key):
             yield from _pair(name, cert, key, now)
     store = Path(config.smtp.tls_CAfile)
-    if config.smtp.tls_CAfile and store.is_file():
+    if config.smtp.tls_CAfile and os.path.isfile(store):
         try:
             _certificates(store)
         except _Unreadable as error:

@@ -1,8 +1,12 @@
-"""Files and directories that options name: there to read, there to write."""
+"""Files and directories that options name: there to read, there to write.
+
+``os.path`` asks whether something is there, not ``Path``, which raises where a directory above may not be entered.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +36,7 @@ def missing_files(config: Config) -> Iterator[FileFault]:
         name: str = getattr(getattr(config, section), key)
         if name:
             yield from _unless_readable((section, key), Path(name))
-    if config.smtp.tls_CApath and not Path(config.smtp.tls_CApath).is_dir():
+    if config.smtp.tls_CApath and not os.path.isdir(config.smtp.tls_CApath):
         yield FileFault(("smtp", "tls_CApath"), f"{config.smtp.tls_CApath}: no such directory")
     for key in ("sender_login_maps", "relay_clientcerts"):
         for spec in getattr(config.smtpd, key):
@@ -64,9 +68,17 @@ def files_of_rules(config: Config) -> tuple[Path, ...]:
 
 
 def _unless_readable(option: tuple[str, str], path: Path) -> Iterator[FileFault]:
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        yield FileFault(
+            option, f"{path}: cannot be reached by this user; change the owner or mode of a directory above it"
+        )
+        return
+    except OSError:
         yield FileFault(option, f"{path}: no such file; create it or leave the option out")
-    elif not path.is_file():
+        return
+    if not stat.S_ISREG(mode):
         yield FileFault(option, f"{path}: is no file")
     elif not os.access(path, os.R_OK):
         yield FileFault(option, f"{path}: cannot be read by this user; change its owner or mode")
@@ -79,21 +91,21 @@ def unwritable_directories(config: Config) -> Iterator[FileFault]:
         yield from _unless_writable(("queue", "url"), config.queue_file.parent)
     if config.log.file:
         log = Path(config.log.file)
-        if log.is_dir():
+        if os.path.isdir(log):
             yield FileFault(("log", "file"), f"{log}: is a directory; name a file in it")
-        elif log.exists() and not os.access(log, os.W_OK):
+        elif os.path.exists(log) and not os.access(log, os.W_OK):
             yield FileFault(("log", "file"), f"{log}: cannot be written by this user; change its owner or mode")
-        elif not log.parent.is_dir():
+        elif not os.path.isdir(log.parent):
             yield FileFault(("log", "file"), f"{log.parent}: no such directory; create it")
-        elif not log.exists():
+        elif not os.path.exists(log):
             yield from _unless_writable(("log", "file"), log.parent)
 
 
 def _unless_writable(option: tuple[str, str], path: Path) -> Iterator[FileFault]:
     there = path
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:
         there = there.parent
-    if not there.is_dir():
+    if not os.path.isdir(there):
         yield FileFault(option, f"{there}: is no directory")
     elif not os.access(there, os.W_OK | os.X_OK):
         state = "cannot be written" if there == path else f"does not exist and cannot be made in {there}"

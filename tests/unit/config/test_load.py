@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -406,6 +408,33 @@ def test_resolving_has_its_options(tmp_path: Path) -> None:
     )
     (message,) = faults('[dns]\ntrust_anchor_file = "gone.key"', base=tmp_path)
     assert f"dns.trust_anchor_file: {tmp_path}/gone.key: no such file" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="needs a user who may not do everything")
+def test_a_file_in_a_directory_that_this_user_may_not_enter(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "key.pem").write_text("secret")
+    (tmp_path / "cert.pem").write_text("")
+    closed.chmod(0)
+    root = os.geteuid() == 0
+    with contextlib.ExitStack() as stack:
+        for directory in (tmp_path, *tmp_path.parents[:3]):
+            mode = directory.stat().st_mode
+            directory.chmod(mode | 0o011)
+            stack.callback(directory.chmod, mode)
+        if root:
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        messages = faults(
+            '[smtpd]\ntls_security_level = "may"\ntls_cert_file = "cert.pem"\ntls_key_file = "closed/key.pem"',
+            base=tmp_path,
+        )
+    closed.chmod(0o700)
+    (message,) = (each for each in messages if "closed" in each)
+    assert message.endswith(
+        "closed/key.pem: cannot be reached by this user; change the owner or mode of a directory above it"
+    )
 
 
 def test_load_reads_the_file_it_is_given(tmp_path: Path) -> None:
