@@ -17,9 +17,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from relay.mail.envelope import QueueId
+from relay.mail.envelope import Address, QueueId, Sender
 from relay.outcome.result import Bounced, Deferred, Sent
-from relay.queue.acts import Act, Delete, Flush, Hold, Release
+from relay.policy.level import Level
+from relay.policy.override import AS_CONFIGURED, TlsOverride
+from relay.queue.acts import Act, Delete, Flush, Hold, Release, Requeue
 from relay.queue.filter_text import parse_filter
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import Lease, LeaseLost, Report, Settlement, StoreUnavailable
@@ -35,7 +37,18 @@ RESULTS = st.lists(st.sampled_from([SENT, DEFERRED, BOUNCED, None]), min_size=5,
 FILTERS = st.sampled_from(
     ["ALL", "domain:a.example", "rcpt:x@b.example", "status:hold", "not status:deferred", "age>20m"]
 )
-ACTS: st.SearchStrategy[Act] = st.sampled_from([Flush(), Hold(), Release(), Delete()])
+OVERRIDE = TlsOverride(level=Level.MAY, reason="their certificate ran out", by="tim", at=T0)
+
+
+def _anew(address: Address, sender: Sender) -> str:
+    """Routes as they are after a change: one person's mail leaves its domain's, another domain's goes with it."""
+    if address.text.startswith("x@"):
+        return "a.example"
+    return address.text.partition("@")[2]
+
+
+REQUEUED: st.SearchStrategy[Act] = st.sampled_from([Requeue(_anew, AS_CONFIGURED), Requeue(_anew, OVERRIDE)])
+ACTS: st.SearchStrategy[Act] = st.sampled_from([Flush(), Hold(), Release(), Delete()]) | REQUEUED
 ERRORS: list[type[apsw.Error]] = [apsw.FullError, apsw.IOError]
 _SERIALS = count()
 
@@ -235,6 +248,7 @@ def same(lease: Lease) -> tuple[object, ...]:
         lease.leased_at,
         lease.due_at,
         lease.total_recipients,
+        lease.override,
     )
 
 
