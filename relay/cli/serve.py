@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import uvloop
 
 from relay.app import CannotStart, open_relay, system_hostname
 from relay.app.notify import Notifier
+from relay.app.signals import Signals
 from relay.config.config import Config
 from relay.config.errors import ConfigErrors
 from relay.config.load import load
@@ -36,12 +36,10 @@ CANNOT_START = 1
 def command(path: Path) -> None:
     """Run the relay."""
 
-    def read() -> Config:
-        return load(path, os.environ, hostname=system_hostname())
-
+    signals = Signals()  # before the configuration is read: a SIGHUP from here on is not forgotten
     try:
-        config = read()
-        uvloop.run(_serve(config, path))
+        config = load(path, os.environ, hostname=system_hostname())
+        uvloop.run(_serve(config, path, signals))
     except ConfigErrors as errors:
         for error in errors.errors:
             click.echo(error, err=True)
@@ -61,13 +59,14 @@ def command(path: Path) -> None:
         sys.exit(CANNOT_START)
 
 
-async def _serve(config: Config, path: Path) -> None:
+async def _serve(config: Config, path: Path, signals: Signals) -> None:
+    signals.listen()
+
     def reread() -> Config:
         return load(path, os.environ, hostname=system_hostname())
 
     notifier = Notifier.from_environment(os.environ, os.getpid())
     async with open_relay(config, reread=reread, notifier=notifier, source=path) as relay:
-        loop = asyncio.get_running_loop()
         reloads: set[asyncio.Task[object]] = set()
 
         def reload() -> None:
@@ -75,7 +74,5 @@ async def _serve(config: Config, path: Path) -> None:
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, relay.stop)
-        loop.add_signal_handler(signal.SIGHUP, reload)
+        signals.answered_by(stop=relay.stop, reload=reload)
         await relay.stopping.wait()

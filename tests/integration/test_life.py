@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,18 @@ def test_the_service_manager_hears_of_it_all(tmp_path: Path, sink: RecordingSink
             relay.process.signal(signal.SIGTERM)
             hear("STOPPING=1")
             assert relay.process.wait() == 0
+
+
+def test_sighup_while_it_starts_is_a_reload_when_it_is_up(tmp_path: Path, sink: RecordingSink) -> None:
+    """A service manager need not know how far the start has come; here it waits for somebody to read its log, a pipe."""
+    pipe = tmp_path / "pipe.log"
+    os.mkfifo(pipe)
+    relay = RelayProcess(tmp_path, {**settings(sink), "log": {"file": str(pipe)}})
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(relay.start)
+        with pipe.open() as lines:
+            relay.process.signal(signal.SIGHUP)
+            said = list(itertools.takewhile(lambda line: "reload -- version" not in line, lines))
+            starting.result()
+            assert any("daemon started" in line for line in said)
+            assert relay.stop() == 0
