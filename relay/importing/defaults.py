@@ -49,6 +49,7 @@ DEFAULTS: Mapping[str, str] = {
     "smtp_tls_eccert_file": "",
     "smtp_tls_enforce_peername": "yes",
     "smtp_tls_fingerprint_digest": "${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}",
+    "smtpd_tls_fingerprint_digest": "${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}",
     "smtp_tls_key_file": "$smtp_tls_cert_file",
     "smtp_tls_eckey_file": "$smtp_tls_eccert_file",
     "smtp_tls_mandatory_protocols": ">=TLSv1",

@@ -17,6 +17,7 @@ _RESTRICTIONS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 _UNDERSTOOD = {
     "permit_mynetworks",
     "permit_sasl_authenticated",
+    "permit_tls_clientcerts",
     "defer_unauth_destination",
     "reject_unauth_destination",
 }
@@ -34,6 +35,8 @@ def translate_receiving(source: Source, draft: Draft, services: Sequence[Service
     """
     _listen(source, draft, services, place)
     _networks(source, draft)
+    _clientcerts(source, draft)
+    _proxies(source, draft)
     for name in _RESTRICTIONS:
         _restrictions(source, draft, name)
 
@@ -125,6 +128,32 @@ def _networks(source: Source, draft: Draft) -> None:
         draft.remark(Sort.LOOK, place, text)
         return
     draft.put("smtpd", name, list(items), place, name)
+
+
+def _clientcerts(source: Source, draft: Draft) -> None:
+    """Nobody is let in whom Postfix would not have let in: the map counts with its restriction and its question only."""
+    name = "relay_clientcerts"
+    if not source.is_set(name):
+        return
+    place, maps = source.place(name), list(split(source.take(name)))
+    digest = source.take("smtpd_tls_fingerprint_digest").lower()
+    permitted = any("permit_tls_clientcerts" in split(source.value(each).lower()) for each in _RESTRICTIONS)
+    if not permitted or source.value("smtpd_tls_ask_ccert").lower() != "yes":
+        draft.remark(Sort.IDLE, place, f"{name}, without permit_tls_clientcerts and smtpd_tls_ask_ccert")
+    elif digest != "sha256":
+        text = (
+            f"{name}: has {digest} fingerprints; write SHA-256 ones into a map, and that into smtpd.relay_clientcerts"
+        )
+        draft.remark(Sort.LOOK, place, text)
+    else:
+        draft.put("smtpd", name, maps, place, f"{name}, permit_tls_clientcerts")
+
+
+def _proxies(source: Source, draft: Draft) -> None:
+    name = "smtpd_upstream_proxy_protocol"
+    if source.take(name):
+        text = f"{name}: write the addresses of your proxies into smtpd.proxy_protocol_networks; here they count, not the port"
+        draft.remark(Sort.LOOK, source.place(name), text)
 
 
 def _restrictions(source: Source, draft: Draft, name: str) -> None:

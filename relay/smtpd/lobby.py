@@ -92,9 +92,13 @@ class Lobby:
     def __len__(self) -> int:
         return len(self._guests)
 
-    def wait(self, guest: Guest) -> None:
-        """Count in a session of which nobody knows yet whose it is; it must ``enter``, or ``leave``."""
-        self._count_in(guest, "")
+    def wait(self, guest: Guest) -> bool:
+        """Count in a session of which nobody knows yet whose it is, if there is room; it must ``enter``, or ``leave``."""
+        self._make_room()
+        room = not 0 < self._options.connection_limit <= len(self._guests)
+        if room:
+            self._count_in(guest, "")
+        return room
 
     def enter(self, guest: Guest, address: IpAddress) -> Entry:
         """Count a session in, unless a limit is reached; who is counted in must ``leave``."""

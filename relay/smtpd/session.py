@@ -33,8 +33,9 @@ from relay.smtpd.access import client_address, is_in
 from relay.smtpd.conversation import Conversation, Service
 from relay.smtpd.incoming import BLOCK_OCTETS, LOST, TIMED_OUT, ClientGone, Incoming
 from relay.smtpd.introduction import Introduction, NotIntroduced
-from relay.smtpd.lobby import Lobby
+from relay.smtpd.lobby import Admission, Lobby
 from relay.smtpd.local import is_local, peer_user
+from relay.smtpd.naming import name_without_dns
 from relay.smtpd.outgoing import Outgoing
 from relay.smtpd.proxy import Passed, Unnamed
 from relay.smtpd.server_tls import ServerContext, client_tls
@@ -119,8 +120,9 @@ class Session(_Unlisted, SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; a proxy is to say whose connection it is before anything else is done with it."""
-        peer = transport.get_extra_info("peername") if self.transport is None and not is_local(transport) else None
-        if peer and is_in(client_address(peer[0]), self._service.options.proxy_networks):
+        networks = self._service.options.proxy_networks if self.transport is None and not is_local(transport) else ()
+        peer = transport.get_extra_info("peername") if networks else None
+        if peer and is_in(client_address(peer[0]), networks):
             self._introduction = Introduction(self.loop)
         super().connection_made(transport)
 
@@ -175,7 +177,9 @@ class Session(_Unlisted, SMTP):
         try:
             client = await self._identify(client_address(peer[0]), peer[1])
             entry = self._lobby.enter(self, client.address)
-            client = replace(client, name=await self._service.name_of(client.address))
+            # Who is turned away costs no questions: there may be any number of them.
+            name_of = self._service.name_of if entry.admission is Admission.ADMITTED else name_without_dns
+            client = replace(client, name=await name_of(client.address))
             await self._conversation(client).hold(entry)
             await self._hang_up()
         except NotIntroduced as why:
@@ -199,7 +203,8 @@ class Session(_Unlisted, SMTP):
             return Client(address=address, port=port, local=user)
         if self._introduction is None:
             return Client(address=address, port=port)
-        self._lobby.wait(self)
+        if not self._lobby.wait(self):
+            raise NotIntroduced("too many connections of all clients")
         match await self._introduction.header():
             case Passed(address=of_client, port=its_port):
                 return Client(address=of_client, port=its_port)

@@ -142,4 +142,5 @@ def test_who_is_known_may_relay(relay: RelayProcess, sink: RecordingSink, tmp_pa
             content = sink.wait_for_messages(sent)[-1].content
             assert b'\r\n\t(Client CN "joe", Issuer "joe" (not verified))\r\n' in content, (name, wrapped)
     prints = f"localhost[127.0.0.1]: subject_CN=joe, issuer=joe, cert fingerprint={fingerprint}, pkey fingerprint="
+    relay.stop()  # whose last lines are written then
     assert relay.log.read_text().count(prints) == sent

@@ -141,6 +141,7 @@ def test_the_client_is_who_connected_to_haproxy(relay: RelayProcess, sink: Recor
         with client(port, STRANGER) as session, pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
             session.sendmail("joe@client.test", ["ann@sink.test"], CONTENT)
         assert refused.value.recipients["ann@sink.test"][0] == 454
+    relay.stop()  # whose last lines are written then
     log = relay.log.read_text()
     for source in (FRIEND, STRANGER):
         assert log.count(f"]: connect from localhost[{source}]\n") == len(FORMS)

@@ -209,3 +209,46 @@ def test_all_that_is_written_is_read_back() -> None:
     )
     assert [str(hop) for hop in config.relay_hosts] == ["[a.example]:587"]
     assert config.smtp.connect_timeout == 5.0
+
+
+CLIENTCERTS = (
+    "smtpd_tls_cert_file = /c\nsmtpd_tls_security_level = may\nrelay_clientcerts = hash:/etc/postfix/clients\n"
+    "smtpd_tls_ask_ccert = yes\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("main", "maps", "remark"),
+    [
+        (
+            "smtpd_relay_restrictions = permit_tls_clientcerts, reject\n",
+            None,
+            "to be looked at: relay_clientcerts: has md5",
+        ),
+        (
+            "compatibility_level = 3.6\nsmtpd_recipient_restrictions = permit_mynetworks permit_tls_clientcerts reject\n",
+            ["hash:/etc/postfix/clients"],
+            "",
+        ),
+        (
+            "compatibility_level = 3.6\n",
+            None,
+            "of no consequence here: relay_clientcerts, without permit_tls_clientcerts",
+        ),
+        (
+            "compatibility_level = 3.6\nsmtpd_relay_restrictions = permit_tls_clientcerts\nsmtpd_tls_ask_ccert = no\n",
+            None,
+            "of no consequence here: relay_clientcerts, without permit_tls_clientcerts and smtpd_tls_ask_ccert",
+        ),
+    ],
+)
+def test_client_certificates_let_in_whom_they_let_in_there(main: str, maps: list[str] | None, remark: str) -> None:
+    assert options(CLIENTCERTS + main).get("smtpd.relay_clientcerts") == maps
+    about = [each for each in remarks(CLIENTCERTS + main) if "relay_clientcerts" in each]
+    assert len(about) == bool(remark)
+    assert all(remark in each for each in about)
+
+
+def test_proxies_are_named_by_whoever_imports() -> None:
+    (remark,) = (each for each in remarks("smtpd_upstream_proxy_protocol = haproxy") if "proxy" in each)
+    assert "to be looked at: smtpd_upstream_proxy_protocol: write the addresses of your proxies into" in remark

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 import pytest
 
 from relay.log.events import ClientConnected, ClientDisconnected, Rejected, Warned
+from relay.mail.names import IpAddress
 from relay.smtpd import introduction
 from tests.unit.smtpd.conftest import CertificateFiles
 from tests.unit.smtpd.front_end import HOSTNAME, PATIENCE, Client, FrontEnd, front_end, options
@@ -143,6 +144,39 @@ async def test_limits_are_the_clients_not_the_proxys() -> None:
             assert (await relay.seen(Rejected)).reply.code == 421
         await first.say("QUIT")
         await relay.seen(ClientDisconnected, lambda event: "quit" in event.commands)
+
+
+async def test_those_who_wait_for_a_header_count() -> None:
+    async with (
+        front_end(options(proxy_networks=NETWORKS, connection_limit=1)) as relay,
+        behind(relay, b"PROXY ") as first,
+        asyncio.timeout(PATIENCE),
+    ):
+        while not relay.server.sessions:
+            await asyncio.sleep(0)
+        async with behind(relay, b"") as second:
+            assert await second.rest() == b""
+        assert "too many connections" in await warned(relay)
+        first.writer.write(HEADER.removeprefix(b"PROXY "))
+        assert await first.reply() == GREETING
+
+
+async def test_who_is_turned_away_costs_no_questions() -> None:
+    asked = []
+
+    async def name_of(address: IpAddress) -> str:
+        asked.append(str(address))
+        return "a.client.test"
+
+    async with (
+        front_end(options(proxy_networks=NETWORKS, connection_limit=1), name_of=name_of) as relay,
+        behind(relay, HEADER) as first,
+    ):
+        assert await first.reply() == GREETING
+        async with relay.client(hello="") as second:
+            assert (await second.reply()).startswith("421")
+        assert (await relay.seen(Rejected)).client.name == "localhost"
+    assert asked == ["192.0.2.7"]
 
 
 async def test_the_end_does_not_wait_for_a_header() -> None:
