@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from relay.dane.der import BIT_STRING, SEQUENCE, has_outline
@@ -130,6 +131,7 @@ class Failed:
 TlsaLookup = NotLookedUp | Absent | Usable | Unusable | Failed
 
 
+@lru_cache(maxsize=256)
 def classify(base: Domain, rdatas: tuple[bytes, ...]) -> Usable | Unusable:
     """Sort a secure, non-empty TLSA RRset into usable and unusable records.
 

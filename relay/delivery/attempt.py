@@ -134,13 +134,12 @@ class Deliverer:
         """Walk over the hosts' addresses until every recipient has its answer or a limit is reached."""
         addresses = sessions = 0
         warm = self.pool.hosts(destination.next_hop)
-        addresses_in_use = {relay.address for relay in warm}
         for host in warm_first(destination, warm):
             found = await self.gatherer.addresses(host)
             if isinstance(found, LookupTrouble):
                 outcomes.refuse(_host_trouble(_doubted(found, leg, opinion), destination, leg))
                 continue
-            for address in sorted(found, key=lambda one: one.address not in addresses_in_use) if warm else found:
+            for address in warm_addresses_first(found, warm):
                 if addresses == (self.options.mx_address_limit or -1):
                     return
                 if sessions == (self.options.mx_session_limit or -1):
@@ -275,6 +274,14 @@ def warm_first(destination: Destination, warm: Collection[RelayHost]) -> Sequenc
         return hosts
     names, equals = {relay.name for relay in warm}, destination.equals
     return (*sorted(hosts[:equals], key=lambda host: name_of(host) not in names), *hosts[equals:])
+
+
+def warm_addresses_first(found: Sequence[HostAddress], warm: Collection[RelayHost]) -> Sequence[HostAddress]:
+    """The addresses of a host in order, but for those with which a session waits."""
+    if not warm or len(found) == 1:
+        return found
+    addresses = {relay.address for relay in warm}
+    return sorted(found, key=lambda one: one.address not in addresses)
 
 
 def _doubted(found: LookupTrouble, leg: Leg, opinion: Validation | None) -> LookupTrouble:

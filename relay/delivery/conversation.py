@@ -141,7 +141,8 @@ async def _at_once(
     # A host that answers at all may have taken the message, wherever it breaks off.
     replies = await _envelope(connection, commands, timeouts, Stage.END)
     final = await connection.reply(Stage.END, timeouts.data_done)
-    return replace(replies, final=final, chunked=True, spent=final.severity is not Severity.SUCCESS)
+    spent = final.severity is not Severity.SUCCESS
+    return TransactionReplies(mail=replies.mail, rcpt=replies.rcpt, final=final, chunked=True, spent=spent)
 
 
 async def _in_chunks(

@@ -44,7 +44,15 @@ class Policies:
 
     def at(self, now: datetime) -> Policies:
         """The rules as they stand at one time: an attempt goes by the day on which it began, from first to last."""
-        return replace(self, lookup=lambda next_hop: in_force(self.lookup(next_hop), now))
+        return Policies(
+            lookup=lambda next_hop: in_force(self.lookup(next_hop), now),
+            defaults=self.defaults,
+            credentials=self.credentials,
+            written_for_fallback=self.written_for_fallback,
+            ratchet=self.ratchet,
+            best=self.best,
+            edition=self.edition,
+        )
 
 
 def overridden(policies: Policies, override: TlsOverride | AsConfigured) -> Policies:

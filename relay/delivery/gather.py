@@ -94,6 +94,8 @@ class Gatherer:
 
     def __init__(self, resolver: Resolver, *, shuffle: Callable[[list[Mx]], None], reach: Reach = ANYWHERE) -> None:
         self._resolver = resolver
+        # What a cache knows is had without a task for each question.
+        self._known: Callable[[Domain, RRType], Answer | None] = getattr(resolver, "known", _nothing)
         self._shuffle = shuffle
         self._reach = reach
 
@@ -133,7 +135,10 @@ class Gatherer:
             if record.exchange is not None:
                 preferences.setdefault(record.exchange, record.preference)
         names = tuple(preferences)[:MAX_HOSTS]
-        ours = await asyncio.gather(*(self._is_ourselves(name, next_hop) for name in names))
+        if self._reach.ourselves.listen_at(next_hop.port):
+            ours = await asyncio.gather(*(self._is_ourselves(name, next_hop) for name in names))
+        else:
+            ours = [self._has_our_name(name, next_hop) for name in names]
         if any(ours):
             # RFC 5321 section 5.1: hosts at our own preference and above are not for us to try.
             own = min(preferences[name] for name, is_ours in zip(names, ours, strict=True) if is_ours)
@@ -155,13 +160,16 @@ class Gatherer:
 
         Addresses are looked up only where we listen at the port that would be dialled.
         """
-        ourselves, port = self._reach.ourselves, next_hop.port
-        if next_hop.use_mx and ourselves.has_name(host, port):
+        if self._has_our_name(host, next_hop):
             return True
+        ourselves, port = self._reach.ourselves, next_hop.port
         if not ourselves.listen_at(port):
             return False
         found = await self._addresses(host)
         return not isinstance(found, LookupTrouble) and any(ourselves.take_mail_at(one.address, port) for one in found)
+
+    def _has_our_name(self, host: Domain | IpLiteral, next_hop: NextHop) -> bool:
+        return next_hop.use_mx and self._reach.ourselves.has_name(host, next_hop.port)
 
     async def addresses(self, host: Domain | IpLiteral) -> Sequence[HostAddress] | LookupTrouble:
         """The addresses of one host, in order, those of a family that failed left out if others were found."""
@@ -174,7 +182,10 @@ class Gatherer:
                 return LookupTrouble(status=_NO_WAY, text=f"{host} is left out by inet_protocols = {families.value}")
             return (HostAddress(host.address, secure=False, canonical=host),)
         types = [rrtype for version, rrtype in ((4, RRType.A), (6, RRType.AAAA)) if families.has(version)]
-        answers = await asyncio.gather(*(self._resolver.query(host, rrtype) for rrtype in types))
+        known = [self._known(host, rrtype) for rrtype in types]
+        answers = [answer for answer in known if answer is not None]
+        if len(answers) < len(types):
+            answers = await asyncio.gather(*(self._resolver.query(host, rrtype) for rrtype in types))
         found = [
             HostAddress(address, secure=answer.secure, canonical=answer.canonical)
             for answer in answers
@@ -237,6 +248,10 @@ class Gatherer:
                 return Failed(f"{owner}: {why}")
             case _:
                 assert_never(answer)
+
+
+def _nothing(name: Domain, rrtype: RRType) -> None:
+    del name, rrtype
 
 
 def _loop(next_hop: NextHop) -> LookupTrouble:

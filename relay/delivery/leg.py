@@ -114,7 +114,9 @@ def legs(delivery: Delivery, policies: Policies) -> Iterator[Leg]:
 def _leg(next_hop: NextHop, delivery: Delivery, policies: Policies, *, configured: str) -> Leg:
     # Credentials by sender name no host: they are for hosts that the administrator sends mail to, and would be anybody's
     # if the domain of a recipient could ask for them.
-    by_recipient = any(str(each.address.domain).lower() == next_hop.key for each in delivery.recipients)
+    by_recipient = bool(policies.credentials.tables) and any(
+        str(each.address.domain).lower() == next_hop.key for each in delivery.recipients
+    )
     return Leg(
         next_hop=next_hop,
         entry=policies.lookup(next_hop),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from relay.delivery.authenticate import LoginRefused
@@ -17,9 +17,10 @@ from relay.outcome.result import FromPeer, Local, NoHost, RelayHost
 from relay.outcome.wording import explain, one_line
 from relay.policy.policy import TlsPolicy
 from relay.tls.judge import judge_plaintext
-from relay.tls.peer import NOT_SEEN, InClear, Seen
+from relay.tls.peer import NOT_SEEN, InClear, PeerFacts, Seen
 from relay.tls.verdict import Plaintext, Refused, Verdict
 
+_NO_END = datetime.max.replace(tzinfo=UTC)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -47,6 +48,7 @@ class Session:
     """A session whose verdict satisfies the policy it was opened for.
 
     :param opened_at: not after the verdict.
+    :param good_until: when a certificate ends that was valid then; one that had ended by then counted for nothing.
     """
 
     connection: SmtpConnection
@@ -57,11 +59,19 @@ class Session:
     tls: str
     seen: Seen = NOT_SEEN
     opened_at: datetime = _LONG_AGO
+    good_until: datetime = _NO_END
     wear: Wear = field(default_factory=Wear)
 
     def finish(self) -> None:
         """Say QUIT and do not wait for the answer (postfix ``smtp_skip_quit_response``)."""
         finish(self.connection)
+
+
+def dated(session: Session, opened_at: datetime) -> Session:
+    """A session that knows its age."""
+    chain = session.seen.chain if isinstance(session.seen, PeerFacts) else ()
+    ends = (facts.not_after for facts in chain if facts.not_after > opened_at)
+    return replace(session, opened_at=opened_at, good_until=min(ends, default=_NO_END))
 
 
 def finish(connection: SmtpConnection) -> None:

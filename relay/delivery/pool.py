@@ -11,7 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from relay.delivery.opening import Session
@@ -19,12 +19,10 @@ from relay.mail.names import NextHop
 from relay.outcome.result import RelayHost
 from relay.policy.policy import TlsPolicy
 from relay.sasl.credentials import Credentials, NoCredentials
-from relay.tls.peer import PeerFacts
 
 MAX_REFUSALS: Final = 5
 """Of commands in one session; hosts that count errors slow down or hang up after more (postfix smtpd: 10)."""
 _GOODBYE_SECONDS: Final = 2.0
-_NO_END: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +89,9 @@ class Pool:
     def __len__(self) -> int:
         return len(self._by_age)
 
-    def hosts(self, next_hop: NextHop) -> frozenset[RelayHost]:
+    def hosts(self, next_hop: NextHop) -> tuple[RelayHost, ...]:
         """Where sessions for a next-hop wait: a reason to try those first, and no promise."""
-        waiting = self._waiting.get(next_hop)
-        return frozenset(idle.terms.relay for idle in waiting) if waiting else frozenset()
+        return tuple(idle.terms.relay for idle in self._waiting.get(next_hop, ()))
 
     def take(self, terms: Terms) -> Session | None:
         """A session on exactly these terms, the one that was used last; None if there is none."""
@@ -145,8 +142,8 @@ class Pool:
             and wear.refusals < MAX_REFUSALS
             and (not limits.messages or wear.messages < limits.messages)
             and session.opened_at <= now  # else the clock was set back, and nothing is known of its age
-            and (not limits.age or now - session.opened_at < timedelta(seconds=limits.age))
-            and now < _good_until(session)
+            and (not limits.age or (now - session.opened_at).total_seconds() < limits.age)
+            and now < session.good_until
         )
 
     def _remove(self, idle: _Idle) -> None:
@@ -170,11 +167,3 @@ class Pool:
                 self._timer = loop.call_at(oldest.until, self._expire)
                 return
             self._end(oldest)
-
-
-def _good_until(session: Session) -> datetime:
-    """When a certificate that was valid as the session was judged ends; one that had ended by then counted for nothing."""
-    if not isinstance(session.seen, PeerFacts):
-        return _NO_END
-    ends = (facts.not_after for facts in session.seen.chain if facts.not_after > session.opened_at)
-    return min(ends, default=_NO_END)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
 from relay.delivery.authenticate import Authenticator, LoginRefused, Proven, proven
@@ -21,7 +20,7 @@ from relay.delivery.client import (
     abort_on_error,
     connect,
 )
-from relay.delivery.opening import Failed, Opening, Session, finish, no_login
+from relay.delivery.opening import Failed, Opening, Session, dated, finish, no_login
 from relay.delivery.options import DeliveryOptions
 from relay.delivery.tokens import Tokens
 from relay.delivery.trouble import CONNECTION_TROUBLE, Trouble
@@ -92,7 +91,7 @@ class SessionOpener:
             return opening.local(EnhancedStatus(4, 4, 1), f"connect to {relay}: {error}", "?", session_had=False)
         with abort_on_error(opening.connection):
             try:
-                session = replace(await self.negotiate(opening, plaintext=plaintext), opened_at=opened_at)
+                session = dated(await self.negotiate(opening, plaintext=plaintext), opened_at)
                 session.wear.unwelcome = plaintext  # the retry in the clear is allowed for one message
                 return session if isinstance(credentials, NoCredentials) else await self.log_in(session, credentials)
             except Failed as failed:

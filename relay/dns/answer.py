@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from relay.mail.names import BadName, Domain, IpAddress
@@ -98,6 +99,7 @@ class Mx:
     exchange: Domain | None
 
 
+@lru_cache(maxsize=4096)
 def parse_mx(rdata: bytes) -> Mx | None:
     """Read the RDATA of an MX record; None if it is malformed or names no possible host."""
     if len(rdata) < 3:
@@ -109,6 +111,7 @@ def parse_mx(rdata: bytes) -> Mx | None:
     return None if name is None else Mx(preference, name)
 
 
+@lru_cache(maxsize=4096)
 def parse_address(rdata: bytes) -> IpAddress | None:
     """Read the RDATA of an A or AAAA record; None if it has another length."""
     match len(rdata):

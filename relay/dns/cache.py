@@ -37,14 +37,9 @@ class CachingResolver:
 
     async def query(self, name: Domain, rrtype: RRType) -> Answer:
         """See ``Resolver.query``."""
+        if (kept := self.known(name, rrtype)) is not None:
+            return kept
         question = (name, rrtype)
-        kept = self._answers.get(question)
-        if kept is not None:
-            until, answer = kept
-            if self._monotonic() < until:
-                self._answers.move_to_end(question)
-                return answer
-            del self._answers[question]
         task = self._asking.get(question)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(question), name=f"dns {rrtype.name} {name}")
@@ -52,6 +47,19 @@ class CachingResolver:
             task.add_done_callback(lambda done: self._done(question, done))
         # One of several who wait may be cancelled without spoiling it for the others.
         return await asyncio.shield(task)
+
+    def known(self, name: Domain, rrtype: RRType) -> Answer | None:
+        """The answer that is kept, if it may still be given."""
+        question = (name, rrtype)
+        kept = self._answers.get(question)
+        if kept is None:
+            return None
+        until, answer = kept
+        if self._monotonic() < until:
+            self._answers.move_to_end(question)
+            return answer
+        del self._answers[question]
+        return None
 
     def _done(self, question: _Question, task: asyncio.Task[Answer]) -> None:
         if self._asking.get(question) is task:

@@ -106,6 +106,9 @@ class Metrics:
         )
         for status in ("sent", "deferred", "bounced"):
             self._deliveries.labels(status)
+        # Looked up once: a message costs enough as it is.
+        self._by_status: dict[str, tuple[Counter, Histogram]] = {}
+        self._stages = tuple(self._stage.labels(stage) for stage in _STAGES)
 
     def _state_side(self, version: str) -> None:
         self._warnings = self._counter("warnings", "Warnings logged", "program")
@@ -219,12 +222,16 @@ class Metrics:
 
     def _count_outcome(self, outcome: Outcome) -> None:
         status, spans = status_word(outcome.result), outcome.delays
-        self._deliveries.labels(status).inc()
-        self._delay.labels(status).observe(max(0.0, spans.total))
+        known = self._by_status.get(status)
+        if known is None:
+            known = self._by_status[status] = self._deliveries.labels(status), self._delay.labels(status)
+        deliveries, delay = known
+        deliveries.inc()
+        delay.observe(max(0.0, spans.total))
         if status == "sent":
             parts = (spans.before_queue, spans.in_queue, spans.setup, spans.transmission)
-            for stage, value in zip(_STAGES, parts, strict=True):
-                self._stage.labels(stage).observe(max(0.0, value))
+            for stage, value in zip(self._stages, parts, strict=True):
+                stage.observe(max(0.0, value))
 
     def queue(self, *, messages: int, deliveries: Mapping[str, int], oldest_age: float) -> None:
         """Set the gauges of the queue, as the store counted it just now; ``deliveries`` by state, age in seconds."""

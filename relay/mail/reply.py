@@ -19,6 +19,9 @@ class Severity(Enum):
     PERMANENT = 5
 
 
+_SEVERITIES = {severity.value: severity for severity in Severity}
+
+
 @dataclass(frozen=True, slots=True)
 class EnhancedStatus:
     """An enhanced mail system status code ``class.subject.detail`` (RFC 3463)."""
@@ -68,7 +71,7 @@ class Reply:
     @property
     def severity(self) -> Severity:
         """The meaning of the first digit."""
-        return Severity(self.code // 100)
+        return _SEVERITIES[self.code // 100]
 
     @property
     def status(self) -> EnhancedStatus:

@@ -6,8 +6,9 @@ Private names of the standard library used here (tests/unit/test_private_names.p
 
 * ``SSLObject._sslobj.get_unverified_chain`` and ``_ssl.ENCODING_DER`` on Python 3.11 and 3.12; later versions have a
   public ``SSLObject.get_unverified_chain``.
-* ``SSLContext._msg_callback``, for the key exchange and signature of TLS 1.3 in the log; where it is missing, or where
-  ``SSLObject.group`` and ``server_sigalg`` exist (3.15), they are left out or taken from there.
+* ``_ssl._SSLContext._msg_callback``, for the key exchange and signature of TLS 1.3 in the log; where it is missing, or where
+  ``SSLObject.group`` and ``server_sigalg`` exist (3.15), they are left out or taken from there. Not the property of the same
+  name in ``ssl.SSLContext``, which makes enumerations of all that is said for each record of a session.
 """
 
 from __future__ import annotations
@@ -232,5 +233,8 @@ def _take_notes(context: ClientContext) -> None:
         elif kind == CERTIFICATE_VERIFY:
             notes.setdefault(conn, _Noted()).scheme = certificate_verify_scheme(data)
 
-    if hasattr(context, "_msg_callback"):
-        context._msg_callback = note
+    import _ssl
+
+    raw: Any = getattr(_ssl._SSLContext, "_msg_callback", None)
+    if raw is not None:
+        raw.__set__(context, note)

@@ -6,6 +6,7 @@ import ssl
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from OpenSSL._util import lib
@@ -55,6 +56,8 @@ class TestSsl:
         assert list(public()) == [ours.getpeercert(True)]
 
     def test_handshake_messages(self, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+        import _ssl
+
         client, server = contexts
         seen: list[tuple[object, bytes]] = []
 
@@ -62,8 +65,8 @@ class TestSsl:
             if direction == "read" and content == 22 and kind == SERVER_HELLO:
                 seen.append((conn, data))
 
-        assert hasattr(client, "_msg_callback")
-        client._msg_callback = note
+        raw: Any = getattr(_ssl._SSLContext, "_msg_callback", None)
+        raw.__set__(client, note)
         ours = shaken_hands(client, server)
         ((conn, data),) = seen
         assert conn is ours
