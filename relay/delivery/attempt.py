@@ -228,7 +228,6 @@ class Deliverer:
             self._chunkless[relay] = None
             if len(self._chunkless) > MAX_CHUNKLESS:
                 del self._chunkless[next(iter(self._chunkless))]
-        self.pool.give(terms, session)
         for recipient_id, answer in answers.items():
             match answer:
                 case Sent():
@@ -239,6 +238,12 @@ class Deliverer:
                     pass  # it stays without an answer
                 case _:
                     assert_never(answer)
+        if outcomes.pending or delivery.held is None:
+            self.pool.give(terms, session)
+        else:
+            # Nothing that the host hears behind its 250 comes before the result is written: then a session that went on
+            # proves, to whoever looks for mail that was sent twice, that it was.
+            delivery.held.append((terms, session))
         if any(isinstance(answer, Sent) for answer in answers.values()):
             self.watch.carried(leg, relay, session)
         return not any(isinstance(answer, Stale) for answer in answers.values())

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
+from relay.delivery.opening import Session
+from relay.delivery.pool import Terms
 from relay.delivery.route import NextHops, Route
 from relay.mail.envelope import Message, Recipient
 from relay.mail.names import NextHop
@@ -75,6 +77,8 @@ class Delivery:
     :param fallback: the fallback relays, in order: tried when every next-hop of the route failed softly.
     :param leased_at: when the queue gave it out.
     :param body: opens the content; called anew for each transaction.
+    :param held: gets the session that brought the last answer, with its terms; whoever settles the outcomes gives it back to the
+        pool. None gives it back at once.
     """
 
     message: Message
@@ -84,6 +88,7 @@ class Delivery:
     configured: bool = False
     fallback: NextHops = ()
     body: Callable[[], AsyncIterator[bytes]]
+    held: list[tuple[Terms, Session]] | None = None
 
     @property
     def waited(self) -> float:

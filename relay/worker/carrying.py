@@ -9,6 +9,8 @@ from datetime import datetime
 
 from relay.delivery.attempt import Deliverer
 from relay.delivery.delivery import Delivery, Policies, overridden
+from relay.delivery.opening import Session
+from relay.delivery.pool import Terms
 from relay.delivery.route import Router
 from relay.log.events import Crashed, Noted, Observer, Program, Warned
 from relay.mail.envelope import RecipientId
@@ -59,9 +61,17 @@ class Carrier:
 
         :returns: what the destination itself failed with, if it did.
         """
+        held: list[tuple[Terms, Session]] = []
+        try:
+            return await self._deliver(lease, held)
+        finally:
+            for terms, session in held:
+                self._deliverer.pool.give(terms, session)
+
+    async def _deliver(self, lease: Lease, held: list[tuple[Terms, Session]]) -> Failing | None:
         outcomes: dict[RecipientId, Outcome] = {}
         try:
-            failing = await self._attempt_routes(lease, outcomes)
+            failing = await self._attempt_routes(lease, outcomes, held)
         except asyncio.CancelledError:
             if outcomes:
                 # What hosts took already must not go to them again; the rest is as it was.
@@ -70,7 +80,9 @@ class Carrier:
         await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
         return failing
 
-    async def _attempt_routes(self, lease: Lease, outcomes: dict[RecipientId, Outcome]) -> Failing | None:
+    async def _attempt_routes(
+        self, lease: Lease, outcomes: dict[RecipientId, Outcome], held: list[tuple[Terms, Session]]
+    ) -> Failing | None:
         policies, router = overridden(self._policies(), lease.override), self._router()
         if isinstance(lease.override, TlsOverride):
             override = lease.override
@@ -86,6 +98,7 @@ class Carrier:
                 configured=all(map(router.is_configured, route)),
                 fallback=router.fallback,
                 body=lambda: self._store.open_body(lease.message.queue_id),
+                held=held,
             )
             failing = await self._attempt(delivery, policies, lease, outcomes) or failing
         return failing
