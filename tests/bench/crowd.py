@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--idle", type=int, default=2000, help="idle connections (%(default)s)")
     parser.add_argument("--slow", type=int, default=200, help="connections that trickle (%(default)s)")
     parser.add_argument("--large", type=int, default=100, help="messages of 25 MB at once (%(default)s)")
-    parser.add_argument("--good", type=int, default=10, help="good clients (%(default)s)")
+    parser.add_argument("--rate", type=float, default=100.0, help="messages of good clients a second (%(default)s)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement (%(default)s)")
     parser.add_argument(
         "--keep", action="store_true", help="deliver nothing meanwhile: what the front door costs by itself"
@@ -57,7 +57,7 @@ def main() -> int:
     arguments = parser.parse_args()
     match arguments.role:
         case "good":
-            json.dump(asyncio.run(good_clients(arguments.port, arguments.good)), sys.stdout)
+            json.dump(asyncio.run(good_clients(arguments.port, arguments.rate)), sys.stdout)
             return 0
         case "large":
             json.dump(asyncio.run(large_messages(arguments.port, arguments.large)), sys.stdout)
@@ -115,6 +115,7 @@ def measure(relay: RelayProcess, arguments: argparse.Namespace) -> dict[str, Any
         "delivered meanwhile": not arguments.keep,
         "idle": arguments.idle,
         "slow": arguments.slow,
+        "offered_a_second": arguments.rate,
         "large": arguments.large,
         "large_taken": taken,
         "large_seconds": round(seconds, 1),
@@ -129,27 +130,29 @@ def measure(relay: RelayProcess, arguments: argparse.Namespace) -> dict[str, Any
 
 def start(role: str, port: int, arguments: argparse.Namespace) -> subprocess.Popen[str]:
     """A client process, apart from this one so that neither waits for the other."""
-    options = ["--port", str(port), "--good", str(arguments.good), "--large", str(arguments.large)]
+    options = ["--port", str(port), "--rate", str(arguments.rate), "--large", str(arguments.large)]
     command = [sys.executable, "-m", "tests.bench.crowd", "--role", role, *options]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def good_run(port: int, arguments: argparse.Namespace, seconds: float) -> dict[str, float]:
+def good_run(port: int, arguments: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Good clients for so long."""
     clients = start("good", port, arguments)
     time.sleep(seconds)
     return stop(clients)
 
 
-def stop(clients: subprocess.Popen[str]) -> dict[str, float]:
+def stop(clients: subprocess.Popen[str]) -> dict[str, Any]:
     """End good clients; what they measured."""
     out, _ = clients.communicate(timeout=60)  # closes their standard input, which tells them
-    found: dict[str, float] = json.loads(out)
+    found: dict[str, Any] = json.loads(out)
     return found
 
 
-async def good_clients(port: int, count: int) -> dict[str, float]:
-    """Send small messages, each over a connection of its own, until standard input is closed."""
+async def good_clients(port: int, rate: float) -> dict[str, Any]:
+    """Send small messages, each over a connection of its own, at a rate that does not wait for answers, until standard
+    input is closed. A message's time runs from when it was due."""
+    loop = asyncio.get_running_loop()
     over = threading.Event()
 
     def wait_for_the_end() -> None:
@@ -158,29 +161,45 @@ async def good_clients(port: int, count: int) -> dict[str, float]:
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     times: list[float] = []
+    stages: dict[str, list[float]] = {}
 
-    async def client() -> None:
+    async def message(due: float) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await expect(reader, b"220")
+        last = note(stages, "greeting", due, loop.time())
+        for stage, said, code in (
+            ("EHLO", b"EHLO good.test\r\n", b"250"),
+            ("MAIL", _ENVELOPE % b"good", b"250"),
+            ("RCPT", b"", b"250"),
+            ("DATA", b"DATA\r\n", b"354"),
+            ("content", _SMALL + b".\r\n", b"250"),
+        ):
+            writer.write(said)
+            await expect(reader, code)
+            last = note(stages, stage, last, loop.time())
+        times.append(last - due)
+        writer.write(b"QUIT\r\n")
+        await expect(reader, b"221")
+        writer.close()
+
+    async with asyncio.TaskGroup() as group:
+        due = loop.time()
         while not over.is_set():
-            began = time.perf_counter()
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            await expect(reader, b"220")
-            for said, code in (
-                (b"EHLO good.test\r\n", b"250"),
-                (_ENVELOPE % b"good", b"250"),
-                (b"", b"250"),
-                (b"DATA\r\n", b"354"),
-                (_SMALL + b".\r\n", b"250"),
-            ):
-                writer.write(said)
-                await expect(reader, code)
-            times.append(time.perf_counter() - began)
-            writer.write(b"QUIT\r\n")
-            await expect(reader, b"221")
-            writer.close()
-            await asyncio.sleep(0.05)
+            group.create_task(message(due))
+            due += 1 / rate
+            await asyncio.sleep(due - loop.time())
+    return {**figures(times), "p99_ms_of_stages": {name: figures(spans)["p99_ms"] for name, spans in stages.items()}}
 
-    await asyncio.gather(*(client() for _ in range(count)))
-    times.sort()
+
+def note(stages: dict[str, list[float]], stage: str, begin: float, end: float) -> float:
+    """Take note of how long a stage took; returns its end."""
+    stages.setdefault(stage, []).append(end - begin)
+    return end
+
+
+def figures(times: list[float]) -> dict[str, float]:
+    """What is told of some spans of time, in seconds."""
+    times = sorted(times)
     return {
         "messages": len(times),
         "median_ms": round(1000 * statistics.median(times), 1),
@@ -312,10 +331,11 @@ def show(result: dict[str, Any]) -> None:
     table = Table(
         title=f"{result['idle']} idle, {result['slow']} slow clients, {result['large']} messages of 25 MB at once"
     )
-    for heading in ("beside good clients", "messages", "median ms", "p99 ms", "longest ms"):
+    for heading in ("beside good clients", "messages", "median ms", "p99 ms", "longest ms", "p99 ms of each stage"):
         table.add_column(heading)
-    for name, figures in result["good"].items():
-        table.add_row(name, *(str(figures[key]) for key in ("messages", "median_ms", "p99_ms", "most_ms")))
+    for name, found in result["good"].items():
+        stages = ", ".join(f"{stage} {span}" for stage, span in found["p99_ms_of_stages"].items())
+        table.add_row(name, *(str(found[key]) for key in ("messages", "median_ms", "p99_ms", "most_ms")), stages)
     console = Console()
     console.print(table)
     console.print(f"large messages: {result['large_taken']} in {result['large_seconds']} s")
