@@ -5,7 +5,9 @@
 A round: clients hand in mail for receivers of all manners, the relay is killed at a moment drawn by chance, started again
 (now and then killed once more while it starts or drains), and drains its queue. Then each message is looked up in the
 receivers' records. A second copy is excused only if the first was answered to a relay that was killed before it had
-logged, and so committed, the result: its final reply was in flight, or just read.
+logged, and so committed, the result. How far it had come, the receiver's record says: the relay was dead when the 250 was
+written; or it was killed within so long after that, and nobody can tell from outside whether it had read it; or the session
+went on after the 250, so that it had.
 """
 
 from __future__ import annotations
@@ -57,8 +59,11 @@ class Figures:
     deferrals: int = 0
     lost: int = 0
     damaged: int = 0
-    duplicates_reply_in_flight: int = 0
-    duplicates_result_not_committed: int = 0
+    duplicates_reply_to_come: int = 0
+    duplicates_reply_10_ms_old: int = 0
+    duplicates_reply_100_ms_old: int = 0
+    duplicates_reply_older: int = 0
+    duplicates_reply_read: int = 0
     duplicates_inexcusable: int = 0
     seconds: float = 0.0
 
@@ -89,6 +94,7 @@ class Harness:
         self.figures = Figures()
         self.troubles: list[str] = []
         self.life = 0
+        self.killed: dict[int, float] = {}
         self.pid = 0
         self.chance = random.Random(seed)
         network = LoopbackNetwork()
@@ -161,6 +167,7 @@ maximal_backoff_time = "0.1s"
         """End this life with SIGKILL, and read what it logged."""
         mark = self.zygote.mark()
         os.kill(self.pid, signal.SIGKILL)
+        self.killed[self.life] = time.monotonic()
         self.figures.kills += 1
         await asyncio.to_thread(self.zygote.wait_for, rf"^ended {self.pid}$", since=mark)
         self._read_log()
@@ -274,10 +281,20 @@ maximal_backoff_time = "0.1s"
             if earlier.life == later.life or logged:
                 self.figures.duplicates_inexcusable += 1
                 self._trouble(f"twice: {earlier} and {later} to {person}")
-            elif earlier.followed:
-                self.figures.duplicates_result_not_committed += 1
             else:
-                self.figures.duplicates_reply_in_flight += 1
+                kind = self._how_far(earlier)
+                setattr(self.figures, kind, getattr(self.figures, kind) + 1)
+
+    def _how_far(self, copy: Taken) -> str:
+        """How far the relay was with a message that it had not logged as sent: which of the figures counts it."""
+        age = self.killed[copy.life] - copy.answered
+        if copy.followed:
+            return "duplicates_reply_read"
+        if age <= 0:
+            return "duplicates_reply_to_come"
+        if age <= 0.01:
+            return "duplicates_reply_10_ms_old"
+        return "duplicates_reply_100_ms_old" if age <= 0.1 else "duplicates_reply_older"
 
     def _trouble(self, text: str) -> None:
         self.troubles.append(f"seed {self.seed}, round {self.figures.rounds}: {text}")

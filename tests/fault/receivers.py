@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import random
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Taken:
     """One message that a receiver answered with 250, or was about to.
 
     :param life: of the relay, counted by the harness, when it connected.
+    :param answered: when the 250 was written (``time.monotonic``).
     :param followed: whether the session went on after the 250: the relay had read it.
     """
 
@@ -38,6 +40,7 @@ class Taken:
     recipients: tuple[str, ...]
     life: int
     whole: bool
+    answered: float
     followed: bool = False
 
 
@@ -164,6 +167,7 @@ class Receiver:
             recipients=recipients,
             life=life,
             whole=digest is not None and hashlib.sha256(body).hexdigest().encode() == digest[1],
+            answered=time.monotonic(),
         )
         self.taken.append(taken)
         writer.write(b"250 2.0.0 Ok: taken\r\n")
