@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from relay import __version__
+from relay.app import noticing
 from relay.app.ending import Ending
 from relay.app.options import delivery_options, pool_limits, report_options, retry_schedule, worker_options
 from relay.app.receiving import front_end
@@ -50,6 +51,7 @@ from relay.policy.policy import TlsPolicy
 from relay.policy.ratchet import Mark, Ratchet
 from relay.queue.administration import Administration
 from relay.queue.health import floor_of
+from relay.queue.postmaster import Postmaster
 from relay.queue.settle import Settler
 from relay.queue.spool import make_durably
 from relay.queue.sqlite import SqliteStore
@@ -57,6 +59,7 @@ from relay.queue.store import StoreUnavailable
 from relay.smtpd.naming import NameOf, name_without_dns
 from relay.smtpd.reverse import ReverseNames
 from relay.smtpd.server import SmtpServer
+from relay.smtpd.transcript import Transcripts
 from relay.tls.peer import Anchors, ChainResult
 from relay.worker.worker import Worker
 
@@ -94,6 +97,7 @@ class Building:
         self.probe: ValidationProbe
         self.settler: Settler
         self.ledger: Ledger
+        self.postmaster: Postmaster | None = None
         self.worker: Worker
         self.servers: SmtpServer
         self._serials = count(os.getpid())
@@ -151,12 +155,16 @@ class Building:
                 for line in words.lines(event, now()):
                     tell(line)
 
-            self.observe = compose(observe, self.metrics.observe)
+            self.observe = compose(observe, self.metrics.observe, self._heard)
             return
         to = Path(log.file) if log.file else STANDARD_OUTPUT
         self.sink = Sink(words, to, clock=now, later=partial(asyncio.get_running_loop().call_later, LOG_LAG))
         self.stack.callback(self.sink.close)
-        self.observe = compose(self.sink.observe, self.metrics.observe)
+        self.observe = compose(self.sink.observe, self.metrics.observe, self._heard)
+
+    def _heard(self, event: Event) -> None:
+        if self.postmaster is not None:
+            self.postmaster.observe(event)
 
     def reopen_log(self) -> None:
         """Open the log's file anew: somebody may have moved the old one away."""
@@ -247,6 +255,18 @@ class Building:
             observe=self.observe,
         )
 
+        self.postmaster = noticing.postmaster(
+            self.config,
+            self.store,
+            destination_of=self.destination_of,
+            clock=now,
+            new_id=self.new_id,
+            observe=self.observe,
+            queued=self.reports_queued,
+        )
+        if self.postmaster is not None:
+            self.stack.push_async_callback(self.postmaster.finish)
+
     def reports_queued(self, destinations: Collection[str]) -> None:
         """Reports are in the queue for these destinations."""
         self.worker.expect(destinations)
@@ -301,6 +321,7 @@ class Building:
             observe=self.observe,
             accepted=self.worker.expect,
             taker=self.worker,
+            transcripts=Transcripts.of(self.postmaster),
             users=lambda: self.rules.users,
             owners=lambda: self.rules.owners,
             name_of=self.client_names(),

@@ -25,6 +25,7 @@ from relay.smtpd.server import SmtpServer
 from relay.smtpd.server_tls import ServerContext
 from relay.smtpd.session import Session
 from relay.smtpd.softening import softly
+from relay.smtpd.transcript import NO_TRANSCRIPTS, Transcripts
 
 # Client addresses of which it is remembered whether they are this machine's.
 _REMEMBERED = 1024
@@ -42,6 +43,7 @@ def front_end(
     observe: Observer,
     accepted: Callable[[Collection[str]], None],
     taker: Taker = NOBODY,
+    transcripts: Transcripts = NO_TRANSCRIPTS,
     users: Callable[[], Users | None] = lambda: None,
     owners: Callable[[], Owners] = Owners,
     name_of: NameOf = name_without_dns,
@@ -50,6 +52,7 @@ def front_end(
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
+    :param transcripts: of which sessions the postmaster is to hear.
     :param users: who may log in now, and ``owners`` who of them may use which sender address.
     :param name_of: what clients are called.
     :param certificates: with which certificates clients may relay now.
@@ -75,6 +78,7 @@ def front_end(
         options=options,
         accept=intake.accept,
         refusal=intake.refusal,
+        transcripts=transcripts,
         observe=observe,
         name_of=name_of,
         permits=lambda client: local_users.permit(client) or certificates().permit(client),

@@ -112,7 +112,10 @@ async def open_relay(
 
 def _begin_tasks(building: Building, reloader: Reloader) -> tuple[asyncio.Task[None], ...]:
     """What goes on beside the clients."""
+    postmaster = building.postmaster
+    told = () if postmaster is None else (asyncio.create_task(postmaster.run(), name="tell the postmaster"),)
     return (
+        *told,
         asyncio.create_task(building.worker.run(), name="worker"),
         asyncio.create_task(_keep_probing(building.probe), name="probe the resolver"),
         asyncio.create_task(building.ledger.run(), name="write the ledger"),

@@ -10,7 +10,8 @@ from relay.config.kinds import SIZE, Kind, found, items_of, notation, toml_list
 from relay.config.section import Section, option
 from relay.mail.names import BadName, Domain
 
-CLASSES = ("bounce", "2bounce", "delay")
+OF_INCIDENTS = ("policy", "protocol", "resource", "software")
+CLASSES = ("bounce", "2bounce", "delay", *OF_INCIDENTS)
 _LOCAL_PART = re.compile(r"[!#-'*+\-/-9=?A-Z^-~]+(?:\.[!#-'*+\-/-9=?A-Z^-~]+)*")
 
 
@@ -46,7 +47,10 @@ class BounceSection(Section):
     notify_classes: Annotated[tuple[str, ...], Kind(_read_classes, toml_list)] = option(
         (),
         "What the postmaster gets copies of: bounce (mail returned to its sender), 2bounce (a report that could not be "
-        "delivered), delay (mail whose delay its sender is told of).",
+        "delivered), delay (mail whose delay its sender is told of). And what it is told of: policy (transcripts of sessions "
+        "in which a client was refused), protocol (of those in which a client said something that is no SMTP), resource "
+        "(mail could not be taken for want of space or for a broken disk), software (internal errors); one message in ten "
+        "minutes at most.",
     )
     postmaster: Annotated[str, _MAILBOX] = option("", "Who gets the copies where the options below name nobody.")
     notice_recipient: Annotated[str, _MAILBOX] = option("", 'Who gets those of class bounce; "" for postmaster.')
@@ -54,6 +58,9 @@ class BounceSection(Section):
         "", 'Who gets those of class 2bounce (2bounce_notice_recipient in Postfix); "" for postmaster.'
     )
     delay_notice_recipient: Annotated[str, _MAILBOX] = option("", 'Who gets those of class delay; "" for postmaster.')
+    error_notice_recipient: Annotated[str, _MAILBOX] = option(
+        "", 'Who is told of policy, protocol, resource and software; "" for postmaster.'
+    )
 
     def reader(self, notify_class: str) -> str:
         """Who gets the copies of a class, whether or not they are wanted; empty for nobody."""
@@ -62,4 +69,4 @@ class BounceSection(Section):
             "2bounce": self.double_bounce_notice_recipient,
             "delay": self.delay_notice_recipient,
         }
-        return own[notify_class] or self.postmaster
+        return own.get(notify_class, self.error_notice_recipient) or self.postmaster

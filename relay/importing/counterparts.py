@@ -27,6 +27,7 @@ _BY_NAME: Mapping[str, tuple[str, str]] = {
     "smtp_tls_loglevel": ("log", "tls_loglevel"),
     "smtp_tcp_port": ("smtp", "port"),
     "2bounce_notice_recipient": ("bounce", "double_bounce_notice_recipient"),
+    "error_notice_recipient": ("bounce", "error_notice_recipient"),
 }
 # Sections whose keys are parameters with a prefix, and which one.
 _PREFIXES = (("smtp", "smtp_"), ("smtpd", "smtpd_"), ("bounce", "bounce_"), ("queue", ""), ("bounce", ""))

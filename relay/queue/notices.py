@@ -26,6 +26,14 @@ class NoticeClass(Enum):
     BOUNCE = "bounce"
     DOUBLE_BOUNCE = "2bounce"
     DELAY = "delay"
+    POLICY = "policy"
+    PROTOCOL = "protocol"
+    RESOURCE = "resource"
+    SOFTWARE = "software"
+
+
+OF_INCIDENTS = frozenset({NoticeClass.POLICY, NoticeClass.PROTOCOL, NoticeClass.RESOURCE, NoticeClass.SOFTWARE})
+"""Not copies of reports, but what happened to sessions and to the relay itself (``relay.queue.postmaster``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ from relay.outcome.dsn import (
 from relay.queue.notices import Wanted
 from relay.queue.store import NewMessage, QueueStore, Report
 
-_OURSELVES: Final = Client(address=IPv4Address("127.0.0.1"), name="localhost")
+OURSELVES: Final = Client(address=IPv4Address("127.0.0.1"), name="localhost")
 _ONLY: Final = RecipientId(1)
 
 
@@ -134,5 +134,5 @@ def _envelope(reader: Address, dsn: Dsn) -> Envelope:
         recipients=(Recipient(id=_ONLY, address=reader, notify=Notify.NEVER),),
         body=BodyType.SEVEN_BIT if dsn.content.isascii() else BodyType.EIGHT_BIT_MIME,
         smtputf8=dsn.smtputf8,
-        client=_OURSELVES,
+        client=OURSELVES,
     )

@@ -36,6 +36,7 @@ from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.outgoing import Outgoing
 from relay.smtpd.patience import Patience
 from relay.smtpd.reception import Accept, Reception
+from relay.smtpd.transcript import NO_TRANSCRIPTS, Transcript, Transcripts
 
 TOO_MANY_ERRORS = "too many errors"
 
@@ -49,6 +50,7 @@ class Service:
     :param authenticator: for AUTH.
     :param refusal: why no message could be taken now; None while one could.
     :param permits: whether a client may relay for what it is, whatever its address and though it has not logged in.
+    :param transcripts: of which sessions the postmaster is to hear.
     :param name_of: the client's name, for the log and the Received field.
     """
 
@@ -58,6 +60,7 @@ class Service:
     authenticator: Authenticator
     refusal: Callable[[], Reply | None] = lambda: None
     permits: Callable[[Client], bool] = lambda client: False
+    transcripts: Transcripts = NO_TRANSCRIPTS
     name_of: NameOf = name_without_dns
 
     def crashed(self) -> None:
@@ -97,6 +100,8 @@ class Conversation:
         self._encrypt = encrypt
         self._wrapped = wrapped
         self._patience = Patience(service.options)
+        self._transcripts = service.transcripts
+        self._transcript = Transcript(service.transcripts.wanted)
         self._verb = "UNKNOWN"
         self._stage = "CONNECT"
         self._over = False
@@ -132,6 +137,8 @@ class Conversation:
             await self._reception.abandon()
         notes = ("bare_lf",) if self._had_bare_line_end or self._reception.had_bare else ()
         self._observe(ClientDisconnected(self._dialogue.client, self._patience.commands, notes))
+        if (incident := self._transcript.incident(self._dialogue.client)) is not None:
+            self._transcripts.take(incident)
 
     async def _serve(self, entry: Entry) -> None:
         try:
@@ -143,7 +150,7 @@ class Conversation:
         except ClientGone as gone:
             self._observe(ClientLost(self._dialogue.client, gone.how, gone.after or self._stage))
             if gone.how == TIMED_OUT:
-                self._outgoing.answer(replies.timeout_exceeded(self._hostname))
+                self._say(replies.timeout_exceeded(self._hostname))
                 with suppress(ClientGone):
                     await self._outgoing.flush()
 
@@ -156,23 +163,23 @@ class Conversation:
             self._warn(f"{entry.limit} limit exceeded: {entry.count} from {client} for service smtp")
         self._observe(Rejected(client=client, where="CONNECT", reply=reply))
         if not self._wrapped:  # a handshake would be work that this client is not to get
-            self._outgoing.answer(reply)
+            self._say(reply)
 
     async def _converse(self) -> None:
         if self._wrapped:
             await self._begin_tls()
         await self._incoming.look()
         if self._out_of_turn("CONNECT"):
-            self._outgoing.answer(replies.NOT_SYNCHRONIZED)
+            self._say(replies.NOT_SYNCHRONIZED)
             return
-        self._outgoing.answer(replies.greeting(self._hostname))
+        self._say(replies.greeting(self._hostname))
         while not self._over:
             if self._patience.exhausted:
                 self._observe(ClientLost(self._dialogue.client, TOO_MANY_ERRORS, self._stage))
-                self._outgoing.answer(replies.too_many_errors(self._hostname))
+                self._say(replies.too_many_errors(self._hostname))
                 return
             if self._incoming.interrupted:
-                self._outgoing.answer(replies.shutting_down(self._hostname))
+                self._say(replies.shutting_down(self._hostname))
                 return
             if not self._incoming.has_line:
                 await self._outgoing.flush()
@@ -184,7 +191,7 @@ class Conversation:
             if reply.code >= 400 and self._patience.thin:
                 await asyncio.sleep(self._options.error_sleep_time)
             if reply is not replies.START_TLS:  # which was said before TLS began
-                self._outgoing.answer(reply)
+                self._say(reply)
             if reply in replies.LAST_WORDS:
                 self._over = True
 
@@ -209,7 +216,7 @@ class Conversation:
         return await self._guarded(self._accept(envelope, content))
 
     async def _start_content(self) -> None:
-        self._outgoing.answer(replies.START_DATA)
+        self._say(replies.START_DATA)
         await self._outgoing.flush()
 
     # --- commands ---------------------------------------------------------------------------------------------------
@@ -217,18 +224,22 @@ class Conversation:
     async def _command(self, line: bytes | Odd) -> Reply:
         self._verb = self._stage = "UNKNOWN"
         if isinstance(line, Odd):
+            self._transcript.heard_else("(a line that is too long)")
             return replies.LINE_TOO_LONG
         if self._incoming.bare_line_end and self._options.forbid_bare_newline is not BareLineEnds.NO:
             self._had_bare_line_end = True
+            self._transcript.heard_else("(a line with a bare CR or LF)")
             if self._options.forbid_bare_newline is BareLineEnds.REJECT:
                 self._over = True
                 return replies.bare_line_end(self._hostname)
         command = read_command(line, self._dialogue.knows)
         client = self._dialogue.client
         if isinstance(command, Reply):
+            self._transcript.heard_else(self._said(line))
             if command is replies.FORBIDDEN_COMMAND:
                 self._warn(f"non-SMTP command from {client}: {self._said(line)}")
             return command
+        self._transcript.heard(command)
         self._verb = self._stage = command.verb
         if command.ends_a_group(client.protocol) and self._out_of_turn(command.verb):
             return replies.NOT_SYNCHRONIZED
@@ -263,7 +274,7 @@ class Conversation:
         return reply
 
     async def _ask(self, challenge: bytes) -> bytes | Odd:
-        self._outgoing.answer(replies.challenge(challenge))
+        self._say(replies.challenge(challenge))
         await self._outgoing.flush()
         return await self._incoming.line()
 
@@ -291,6 +302,9 @@ class Conversation:
 
     def _said(self, octets: bytes) -> str:  # behind an AUTH, whatever became of it, may be a password
         return "..." if self._verb == "AUTH" or "auth" in self._patience.commands else quoted(octets)
+
+    def _say(self, reply: Reply) -> None:
+        self._transcript.said(reply, self._outgoing.answer(reply))
 
     def _warn(self, text: str) -> None:
         self._observe(Warned(Program.SMTPD, text))

@@ -25,9 +25,11 @@ class Outgoing:
         self._options = options
         self._octets = bytearray()
 
-    def answer(self, reply: Reply) -> None:
-        """Say something; it leaves with what else is to be said before we wait for the client."""
-        self._octets += replies.wire_form(softened(reply) if self._options.soft_bounce else reply)
+    def answer(self, reply: Reply) -> Reply:
+        """Say something; it leaves with what else is to be said before we wait for the client. Returns what is said."""
+        said = softened(reply) if self._options.soft_bounce else reply
+        self._octets += replies.wire_form(said)
+        return said
 
     async def flush(self) -> None:
         """Send what was said.

@@ -92,6 +92,8 @@ class Receiver:
         self._server.close()
         for writer in tuple(self._writers):
             writer.transport.abort()
+        if self._sessions:
+            await asyncio.wait(self._sessions)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

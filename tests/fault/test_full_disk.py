@@ -94,7 +94,7 @@ def sink() -> Iterator[RecordingSink]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, sink: RecordingSink) -> Iterator[Scene]:
+def scene(tmp_path: Path, sink: RecordingSink, request: pytest.FixtureRequest) -> Iterator[Scene]:
     unshare = servers.require("unshare")
     state, port, http = tmp_path / "state", free_port(), free_port()
     state.mkdir()
@@ -116,6 +116,7 @@ listen = "127.0.0.1:{http}"
 mode = "trust-ad"
 nameservers = ["127.0.0.1:{free_port()}"]
 timeout = "1s"
+{getattr(request, "param", "")}
 """
     )
     mount = f"mount -t tmpfs -o size={DISK} tmpfs {shlex.quote(str(state))}"
@@ -156,6 +157,18 @@ def test_below_the_floor_clients_are_told_and_results_are_written(scene: Scene, 
     assert scene.metric("dane_relay_queue_taking_mail") == 1
     scene.send()
     sink.wait_for_messages(2)
+
+
+@pytest.mark.parametrize(
+    "scene", ['[bounce]\nnotify_classes = ["resource"]\npostmaster = "ops@sink.test"\n'], indirect=True
+)
+def test_the_postmaster_hears_of_it_when_there_is_room_again(scene: Scene, sink: RecordingSink) -> None:
+    scene.fill(leave=8 * MIB)
+    assert scene.mail() == (452, "4.3.1 Insufficient system storage")
+    scene.empty()
+    (told,) = sink.wait_for_messages(1)
+    assert b"no mail was taken into the queue (resource)" in told.content
+    assert b" MiB are kept free." in told.content
 
 
 def test_on_a_disk_without_a_single_octet_results_are_kept_until_there_is_room(

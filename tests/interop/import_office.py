@@ -153,7 +153,6 @@ OFFICE = Setup(
     ),
     remarks=(
         "main.cf:4: of no consequence here: smtpd_banner",
-        "main.cf:40: no counterpart: notify_classes: resource",
         "tls_policy:2: differs: [old.isp.test]:",
         "main.cf:29: of no consequence here: smtp_tls_session_cache_database",
         "tls_policy:15: to be looked at: broken.direct.test: invalid security level",
