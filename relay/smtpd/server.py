@@ -129,7 +129,8 @@ def _cannot_listen(option: str, host: str, port: int, error: OSError | OverflowE
             f"cannot listen on {where}: permission denied; ports below 1024 need the capability CAP_NET_BIND_SERVICE, "
             f"or choose another in [smtpd] {option}"
         )
-    if code == errno.EADDRNOTAVAIL:
+    # asyncio of Python 3.13 has words of its own for it, and no number.
+    if code == errno.EADDRNOTAVAIL or (code is None and "could not bind" in str(error)):
         return f"cannot listen on {where}: this machine does not have that address; correct [smtpd] {option}"
     why = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return f"cannot listen on {where}: {why}; correct [smtpd] {option}"

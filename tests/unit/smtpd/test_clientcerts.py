@@ -141,6 +141,35 @@ async def test_what_the_received_field_says(certificate: CertificateFiles, tmp_p
         assert await client.rest() == b""
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "joe\r\nX-Evil: 1",
+        "joe\r\n\r\nanother message",
+        'joe", Issuer "root" (verified OK))\r\n\tby elsewhere',
+        "\u202egro.elpmaxe\u2066",
+        "\0",
+        "\x1b[2J",
+        "x" * 64,
+        "\U0001f4a9" * 16,
+    ],
+)
+async def test_names_of_a_certificate_bring_nothing_of_their_own(
+    certificate: CertificateFiles, tmp_path: Path, name: str
+) -> None:
+    own = Own(tmp_path, name)
+    async with session(certificate, known(tmp_path, own.fingerprint), context(own), wrapped=False) as (relay, client):
+        assert (await client.message(b"hello\r\n")).startswith("250")
+        (content,) = relay.store.messages.values()
+        lines = content.split(b"\r\n")
+        assert [line[:5] for line in lines] == [b"Recei", b"\t(usi", b"\t(Cli", b"\tby r", b"\tfor ", b"hello", b""]
+        assert content.isascii()
+        assert content.count(b'"') == 4
+        assert b"(verified" not in content
+        noted = await relay.seen(Noted, lambda event: "fingerprint=" in event.text)
+        assert noted.text.isprintable()
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_who_shows_none_is_judged_by_the_other_rules(
     certificate: CertificateFiles, tmp_path: Path, wrapped: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import socket
@@ -143,6 +144,22 @@ async def test_what_is_somebody_elses_stays(tmp_path: Path, what: str, why: str)
             await server.start()
         assert server.addresses == ()
         assert path.exists() is (what != "long")
+
+
+@pytest.mark.parametrize("kind", ["busy", "datagrams"])
+async def test_who_serves_a_socket_need_not_answer_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "smtp"
+    with contextlib.ExitStack() as stack:
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM)
+        stack.enter_context(other).bind(str(path))
+        if kind == "busy":
+            other.listen(0)
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.connect(str(path))
+        server = SmtpServer([], silent, options(), local=LocalSockets((path,)))
+        with pytest.raises(CannotServe, match=r"cannot listen on unix:.* correct \[smtpd\] unix_listen"):
+            await server.start()
+        assert path.is_socket()
 
 
 async def test_one_that_another_program_put_in_its_place_is_not_removed(tmp_path: Path) -> None:
