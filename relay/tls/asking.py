@@ -97,7 +97,8 @@ class AskingObject:
 
     def write(self, octets: bytes | bytearray | memoryview) -> int:
         """Send octets; returns how many were taken."""
-        return self._run(lambda: self._connection.send(octets))
+        # What came stays where SSLProtocol counts it, so that it stops reading from a client that is not listened to.
+        return self._run(lambda: self._connection.send(octets), take=False)
 
     def unwrap(self) -> None:
         """End TLS, from both sides."""
@@ -126,9 +127,9 @@ class AskingObject:
         certificate = self._connection.get_peer_certificate()
         return b"" if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
-    def _run(self, step: Callable[[], T]) -> T:
-        """Take a step with what came, and hand out what is to be sent, whatever becomes of it."""
-        while octets := self._incoming.read(_PIECE):
+    def _run(self, step: Callable[[], T], *, take: bool = True) -> T:
+        """Take a step, with what came if ``take``, and hand out what is to be sent, whatever becomes of it."""
+        while take and (octets := self._incoming.read(_PIECE)):
             self._connection.bio_write(octets)
         try:
             return step()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import struct
 from contextlib import suppress
 from ipaddress import ip_address
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from relay.smtpd.introduction import Introduction
 from relay.smtpd.proxy import MAX_OCTETS, BadHeader, Incomplete, Passed, Unnamed, crc32c, read_header
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
@@ -138,3 +140,21 @@ def test_whatever_comes_is_judged_and_bounded(octets: bytes, data: st.DataObject
                     assert read_header(octets + bytes(MAX_OCTETS)) is not Incomplete.INCOMPLETE
             case (_, length):
                 assert length <= len(octets)
+
+
+@given(st.sampled_from([header for header, _ in GOOD] + BAD), st.binary(max_size=20), st.lists(st.integers(1, 40)))
+async def test_how_the_network_cuts_a_header_changes_nothing(header: bytes, behind: bytes, sizes: list[int]) -> None:
+    octets = header + behind
+    whole, cut = (Introduction(asyncio.get_running_loop()) for _ in range(2))
+    rest = whole.feed(octets)
+    came, at = b"", 0
+    for size in [*sizes, len(octets)]:
+        piece, at = octets[at : at + size], at + size
+        came += cut.feed(piece) if not cut.over else b"" if failed(cut) else piece
+    assert (cut.over, failed(cut)) == (whole.over, failed(whole))
+    if whole.over and not failed(whole):
+        assert (await cut.header(), came) == (await whole.header(), rest)
+
+
+def failed(introduction: Introduction) -> bool:
+    return introduction.over and introduction._header.exception() is not None
