@@ -54,7 +54,7 @@ class Scene:
             code, text = client.data(content)
         assert code == 250
         status = self.relay.wait_for_status(text.decode().rpartition(" ")[2])
-        taken = re.search(r"status=sent \(250 2\.0\.0 Ok: queued as (\S+)\)", status)
+        taken = re.search(r"status=sent \(250 2\.0\.0 Ok: (?:\d+ bytes )?queued as (\S+)\)", status)
         assert taken, status
         return taken[1]
 
