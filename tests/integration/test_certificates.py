@@ -76,12 +76,21 @@ def shown_at_both_doors(relay: RelayProcess) -> set[bytes]:
         return {shown(client), shown(wrapped)}
 
 
+def turn(link: Path, content: bytes) -> None:
+    """What certbot and Kubernetes do: the name becomes a link to another file."""
+    target = link.with_name(f"{link.stem}-2.pem")
+    target.write_bytes(content)
+    target.chmod(0o600)
+    link.with_name("next").symlink_to(target.name)
+    link.with_name("next").replace(link)
+
+
 def test_a_new_pair_is_taken_and_half_of_one_is_not(relay: RelayProcess, tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     assert shown_at_both_doors(relay) == {FIRST.der}
     with started(relay) as old:
-        cert.write_bytes(SECOND.pem)
-        key.write_bytes(SECOND.key_pem)
+        turn(cert, SECOND.pem)
+        turn(key, SECOND.key_pem)
         # By itself: a renewal tells nobody.
         relay.process.wait_for(r"changed, so the rules are read anew: \S+cert\.pem, \S+key\.pem")
         relay.process.wait_for("reload -- version")
