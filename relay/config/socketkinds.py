@@ -14,8 +14,9 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,254}\$?")
 
 def _read_sockets(raw: object, base: Path) -> tuple[Path, ...]:
     expected = 'paths of sockets such as ["unix:/run/dane-relay/smtp"], or "" for none'
-    paths = tuple(base / item.removeprefix("unix:") for item in items_of(raw, expected))
-    if any(path == base or str(path).endswith("/") for path in paths):
+    names = [item.removeprefix("unix:") for item in items_of(raw, expected)]
+    paths = tuple(base / name for name in names)
+    if any(not name or name.endswith("/") for name in names):
         raise ValueError(f"expected {expected}, {found(raw)}")
     if len(set(paths)) != len(paths):
         raise ValueError("the same socket stands here twice; leave one out")

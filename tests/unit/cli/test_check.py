@@ -109,6 +109,21 @@ def test_transport_maps_are_read(tmp_path: Path) -> None:
     assert [error for error in errors if "smtp.transport_maps: " in error and "gone: no such file" in error]
 
 
+def test_client_certificates_are_read(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    clients = TLS + 'tls_ask_ccert = true\nrelay_clientcerts = ["texthash:clients"]\n'
+    (tmp_path / "clients").write_text(f"{':'.join(['AB'] * 32)} joe\n{'cd' * 32} ann\n")
+    result = check(tmp_path, clients)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "clients: 2 client certificates" in result.stdout
+    (tmp_path / "clients").write_text(f"{'ab' * 20} joe\njoe {':'.join(['AB'] * 32)}\n")
+    result = check(tmp_path, clients)
+    assert result.exit_code == 1
+    assert [line.partition(": ")[0] for line in result.stderr.splitlines()] == ["clients:1", "clients:2"]
+    (tmp_path / "clients").unlink()
+    assert "clients: no such file" in check(tmp_path, clients).stderr
+
+
 def test_trust_anchor_is_read(tmp_path: Path) -> None:
     text = '[dns]\nmode = "validate"\ntrust_anchor_file = "root.key"\n'
     (tmp_path / "root.key").write_text(BUILT_IN[0] + "\n")

@@ -203,6 +203,17 @@ def test_unknown_names(text: str, message: str) -> None:
         'dns.on_no_validation = "ignore"',
         'queue.url = "mysql://x"',
         'queue.url = "sqlite:"',
+        'smtpd.unix_listen = "/run/"',
+        'smtpd.unix_listen = ["unix:a", "a"]',
+        "smtpd.unix_listen_mode = 660",
+        'smtpd.unix_listen_mode = "u=rw"',
+        'smtpd.unix_listen_mode = "4660"',
+        'smtpd.unix_relay_users = ["joe:x"]',
+        'smtpd.relay_clientcerts = "static:yes"',
+        'smtpd.relay_clientcerts = "pcre:clients"',
+        'smtpd.proxy_protocol_networks = "127.0.0.1/8"',
+        'smtpd.auth_lockout_time = "0s"',
+        'smtpd.peername_lookup = "maybe"',
         'log.format = "xml"',
         'log.syslog_name = "a b"',
         'log.file = "a\\nb"',
@@ -234,6 +245,19 @@ def test_what_is_not_in_this_release(line: str) -> None:
     assert "not in this release (0.1)" in message
 
 
+def test_doors_beside_tcp(tmp_path: Path) -> None:
+    smtpd = config_of(
+        '[smtpd]\nunix_listen = ["unix:smtp", "/run/other"]\nunix_listen_mode = "600"\nunix_relay_users = "joe, 1000"\n'
+        'proxy_protocol_networks = "10.0.0.0/8, [2001:db8::]/32"',
+        base=tmp_path,
+    ).smtpd
+    assert smtpd.unix_listen == (tmp_path / "smtp", Path("/run/other"))
+    assert (smtpd.unix_listen_mode, smtpd.unix_relay_users) == (0o600, ("joe", "1000"))
+    assert [str(network) for network in smtpd.proxy_protocol_networks] == ["10.0.0.0/8", "2001:db8::/32"]
+    assert config_of("").smtpd.unix_relay_users == ("*",)
+    assert config_of('[smtpd]\nunix_relay_users = ""').smtpd.unix_relay_users == ()
+
+
 def test_a_later_option_may_have_its_default() -> None:
     config_of("[tlsrpt]\nenabled = false\n[mta_sts]\nenabled = false\n")
 
@@ -250,6 +274,7 @@ def test_a_later_option_may_have_its_default() -> None:
             "notify_classes has 2bounce",
         ),
         ('[smtpd]\ntls_security_level = "may"', 2, "needs tls_cert_file and tls_key_file"),
+        ('[smtpd]\nrelay_clientcerts = "f"', 2, "relay_clientcerts needs clients that are asked"),
         ("[smtpd]\nmessage_size_limit = 0", 2, "would take no mail at all"),
         ("[smtpd]\nsoft_error_limit = 30", 2, "soft_error_limit (30) is above hard_error_limit (20)"),
         ("[smtpd]\nhard_error_limit = 3", 2, "soft_error_limit (10) is above hard_error_limit (3)"),
