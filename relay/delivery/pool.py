@@ -137,7 +137,8 @@ class Pool:
         """Whether nothing speaks against another message: neither the connection, nor its use so far, nor the time."""
         wear, limits = session.wear, self._limits
         return (
-            session.connection.is_quiet
+            session.policy.reuse
+            and session.connection.is_quiet
             and not wear.unwelcome
             and wear.refusals < MAX_REFUSALS
             and (not limits.messages or wear.messages < limits.messages)

@@ -93,6 +93,7 @@ def parse_policy(text: str, *, key: str, rule: Rule, base: str, comment: Comment
             ciphers=draft.once.get("ciphers", ""),
             exclude=draft.once.get("exclude"),
             servername=draft.once.get("servername", ""),
+            reuse=draft.once.get("connection_reuse", "yes") == "yes",
         ),
         policy_failure=draft.once.get("policy_failure", ""),
         mx_patterns=tuple(dict.fromkeys(draft.mx_patterns)) if draft.once.get("policy_type") == "sts" else (),
@@ -237,10 +238,11 @@ def _apply_servername(draft: _Draft, name: str, value: str) -> None:
     draft.once["servername"] = value.lower()
 
 
-def _check_yes_or_no(_draft: _Draft, name: str, value: str) -> None:
-    """``connection_reuse`` and ``enable_rpk``: nothing here reads them yet, but a wrong value is a wrong line."""
+def _apply_yes_or_no(draft: _Draft, name: str, value: str) -> None:
+    """``connection_reuse``, and ``enable_rpk``, which nothing here reads; but a wrong value is a wrong line."""
     if value.lower() not in {"yes", "no"}:
         raise _Malformed(f'attribute "{name}" has bad value: "{value}"')
+    draft.once[name.lower()] = value.lower()
 
 
 def _apply_until(draft: _Draft, name: str, value: str) -> None:
@@ -295,8 +297,8 @@ _READERS: dict[str, Callable[[_Draft, str, str], None]] = {
     "protocols": _apply_protocols,
     "exclude": _apply_exclude,
     "servername": _apply_servername,
-    "connection_reuse": _check_yes_or_no,
-    "enable_rpk": _check_yes_or_no,
+    "connection_reuse": _apply_yes_or_no,
+    "enable_rpk": _apply_yes_or_no,
     "policy_string": _accept,
     "mx_host_pattern": _apply_mx_host_pattern,
     "policy_ttl": _apply_external,

@@ -330,6 +330,7 @@ def _policy(
         exclude=parameters.exclude,
         sni=str(usable.base) if usable else _sni(parameters, facts.host),
         why=why,
+        reuse=parameters.reuse,
     )
 
 

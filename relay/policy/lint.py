@@ -46,7 +46,6 @@ _SINCE = {
 }
 _NO_EFFECT = {
     "enable_rpk": "raw public keys cannot be negotiated",
-    "connection_reuse": "sessions are not chosen by it",
 }
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 

@@ -58,13 +58,15 @@ MatchRule = MatchName | LiteralName
 class TlsParameters:
     """How a handshake is made, in Postfix's notation; what is empty takes the default of its class.
 
-    ``protocols`` is a list such as ``>=TLSv1.2`` or ``!TLSv1 !TLSv1.1``; ``ciphers`` a grade; ``exclude`` OpenSSL terms.
+    ``protocols`` is a list such as ``>=TLSv1.2`` or ``!TLSv1 !TLSv1.1``; ``ciphers`` a grade; ``exclude`` OpenSSL terms;
+    ``reuse`` whether a session may carry several messages.
     """
 
     protocols: str = ""
     ciphers: str = ""
     exclude: str | None = None
     servername: str = ""
+    reuse: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +210,7 @@ class TlsPolicy:
     :param sni: the name for the server name extension, empty for none.
     :param why: the steps of the decision, one sentence each, first cause first.
     :param alarm: what the administrator must be told with every delivery under this policy, empty for nothing.
+    :param reuse: whether a session may carry several messages.
     """
 
     level: Level
@@ -225,6 +228,7 @@ class TlsPolicy:
     sni: str = ""
     why: tuple[str, ...] = ()
     alarm: str = ""
+    reuse: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,7 @@ async def running(directory: Path, *, watched: bool = False) -> AsyncIterator[Sc
     source.write_text(
         f'[relay]\nmyhostname = "relay.test"\nstate_dir = "state"\n[smtpd]\nlisten = ["127.0.0.1:0"]\n'
         f'[smtp]\nport = {port}\ntls_security_level = "may"\ntls_policy_maps = ["texthash:tls_policy"]\n'
+        f'connection_cache_time_limit = "60s"\n'
         f'[dns]\nmode = "trust-ad"\nnameservers = ["{address}:{dns_port}"]\n[http]\nlisten = ""\n'
     )
 
@@ -138,6 +139,25 @@ async def test_a_delivery_ends_under_the_policy_that_it_began_with(tmp_path: Pat
         assert scene.host.mail == 0
         await scene.send("bob@slow.test")
         assert "tls=may:none, dsn=2.0.0, status=sent" in await scene.status("bob@slow.test")
+
+
+async def test_a_session_carries_mail_of_one_reading_of_the_rules(tmp_path: Path) -> None:
+    async with running(tmp_path) as scene:
+        scene.host.may_greet.set()
+        used = []
+        for policy, recipients in (
+            ("slow.test may\n", ("ann", "bob")),
+            ("slow.test may\n", ("cid", "dan")),
+            ("slow.test may connection_reuse=no\n", ("eve", "fay")),
+        ):
+            scene.policy(policy)
+            assert (await scene.relay.reload()).accepted
+            for name in recipients:
+                await scene.send(f"{name}@slow.test")
+                status = await scene.status(f"{name}@slow.test")
+                assert "status=sent" in status
+                used.append("conn_use=2" in status)
+        assert used == [False, True, False, True, False, False]
 
 
 @pytest.fixture

@@ -249,7 +249,6 @@ def test_attributes_that_do_nothing_here_and_that_old_releases_refuse() -> None:
     assert [(remark.check, remark.is_error) for remark in remarks] == [
         (Check.NO_EFFECT, False),
         (Check.POSTFIX, False),
-        (Check.NO_EFFECT, False),
     ]
     assert "raw public keys cannot be negotiated" in remarks[0].text
     assert "Postfix before 3.9 does not know enable_rpk" in remarks[1].text

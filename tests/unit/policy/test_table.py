@@ -171,6 +171,8 @@ def test_parameters() -> None:
     assert (parameters.ciphers, parameters.protocols) == ("high", ">=TLSv1.2 !TLSv1.3")
     assert (parameters.exclude, parameters.servername) == ("MD5:aDSS", "mx.example")
     assert entry.tafiles == ("a.pem", "/b.pem")
+    assert not parameters.reuse
+    assert good("secure").parameters.reuse
 
 
 def test_empty_protocols_and_exclude_are_accepted() -> None:
