@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import smtplib
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -144,3 +146,26 @@ def test_who_is_known_may_relay(relay: RelayProcess, sink: RecordingSink, tmp_pa
     prints = f"localhost[127.0.0.1]: subject_CN=joe, issuer=joe, cert fingerprint={fingerprint}, pkey fingerprint="
     relay.stop()  # whose last lines are written then
     assert relay.log.read_text().count(prints) == sent
+
+
+def test_a_changed_map_holds_for_sessions_under_way(relay: RelayProcess, tmp_path: Path) -> None:
+    joe, fingerprint = certificate(tmp_path, "joe")
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(joe)
+
+    def answers(client: smtplib.SMTP) -> int:
+        client.rset()
+        client.mail(SENDER)
+        return client.rcpt(RECIPIENT)[0]
+
+    with smtplib.SMTP(relay.address, relay.port, local_hostname="client.test", timeout=60) as client:
+        client.starttls(context=context)
+        client.ehlo()
+        assert answers(client) == 454
+        for text, code in ((f"{fingerprint} joe\n", 250), ("# nobody any more\n", 454)):
+            since = relay.process.mark()
+            (tmp_path / "clients").write_text(text)
+            relay.process.wait_for("reload -- version", since=since)
+            assert answers(client) == code
