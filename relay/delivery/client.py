@@ -27,6 +27,7 @@ from relay.mail.reply import Reply
 
 # A host may send this many replies ahead of our asking (RFC 2920 allows none), before it counts as hostile.
 MAX_UNREAD_REPLIES = 2_100
+MAX_UNREAD_OCTETS = 4 * 1024 * 1024
 
 
 class Stage(Enum):
@@ -79,7 +80,10 @@ class HandshakeFailed(Exception):  # noqa: N818 - it names what happened
 
 
 class SmtpConnection(SMTPProtocol):
-    """One connection. Not safe for use by several tasks at once."""
+    """One connection. Not safe for use by several tasks at once.
+
+    :param resting: whether nobody waits for anything; what comes then ends the connection.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
@@ -88,6 +92,8 @@ class SmtpConnection(SMTPProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._fault: Exception | None = None
         self._lost = asyncio.Event()
+        self._unread = 0
+        self.resting = False
 
     # --- asyncio's side ---------------------------------------------------------------------------------------------
 
@@ -95,9 +101,12 @@ class SmtpConnection(SMTPProtocol):
         """Queue whole replies; asyncio calls this."""
         if self._fault is not None:
             return
+        self._unread += len(data)
         try:
+            if self.resting:
+                raise MalformedReply("octets that nobody waits for")
             self._replies.extend(self._reader.feed(data))
-            if len(self._replies) > MAX_UNREAD_REPLIES:
+            if len(self._replies) > MAX_UNREAD_REPLIES or self._unread > MAX_UNREAD_OCTETS:
                 raise MalformedReply("replies without commands")
         except MalformedReply as error:
             self._replies.clear()
@@ -163,7 +172,10 @@ class SmtpConnection(SMTPProtocol):
         """
         if not self._replies:
             await self._wait_for_reply(stage, timeout)
-        return self._replies.popleft()
+        reply = self._replies.popleft()
+        if not self._replies:
+            self._unread = 0
+        return reply
 
     async def _wait_for_reply(self, stage: Stage, timeout: float) -> None:
         try:

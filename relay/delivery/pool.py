@@ -99,6 +99,7 @@ class Pool:
         for idle in reversed(self._waiting.get(terms.next_hop, ())):
             if idle.terms == terms:
                 self._remove(idle)
+                idle.session.connection.resting = False
                 if self._may_carry_more(idle.session, now):
                     return idle.session
                 idle.session.finish()
@@ -111,6 +112,7 @@ class Pool:
             return
         loop = asyncio.get_running_loop()
         idle = _Idle(session, terms, loop.time() + self._limits.idle)
+        session.connection.resting = True
         self._waiting.setdefault(terms.next_hop, []).append(idle)
         self._by_age[idle] = None
         if len(self._by_age) > self._limits.sessions:

@@ -40,6 +40,7 @@ class Wire:
     """A connection that stands."""
 
     is_quiet = True
+    resting = False
 
     def send_lines(self, lines: object, stage: object) -> None:
         del lines, stage

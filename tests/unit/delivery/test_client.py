@@ -217,6 +217,35 @@ async def test_a_flood_of_replies_ends_the_session() -> None:
             await connection.reply(Stage.GREETING, 5)
 
 
+async def test_large_replies_without_commands_end_the_session() -> None:
+    async def host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = b"250-" + b"x" * 1000 + b"\r\n"
+        writer.write((line * 60 + b"250 ok\r\n") * 100)
+        await reader.read()
+
+    async with against(host) as connection:
+        async with asyncio.timeout(10):
+            while connection.is_connected:
+                await asyncio.sleep(0)
+        with pytest.raises(SessionEnded, match="replies without commands"):
+            await connection.reply(Stage.GREETING, 5)
+
+
+async def test_what_comes_while_a_connection_rests_ends_it() -> None:
+    gone = asyncio.Event()
+
+    async def host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"421 4.4.2 bye\r\n")
+        await reader.read()
+        gone.set()
+
+    async with against(host) as connection:
+        connection.resting = True
+        await asyncio.wait_for(gone.wait(), 10)
+        assert not connection.is_quiet
+        assert not connection.has_unread
+
+
 async def test_octets_in_the_clear_after_the_starttls_reply_end_the_session() -> None:
     """RFC 3207 section 4.2, CVE-2011-0411: nothing said before TLS may count after it."""
 
