@@ -193,13 +193,6 @@ class SqliteStore:
         if reservation is not None:
             taker.begin(reservation, leases)
 
-    async def lease(
-        self, *, now: datetime, until: datetime, limit: int, busy: Collection[str] = (), each: int | None = None
-    ) -> Sequence[Lease]:
-        """Take due deliveries; see ``QueueStore.lease``."""
-        choose = partial(selection.choose, limit=limit, busy=tuple(busy))
-        return await self._lease(choose, now, until, each)
-
     async def lease_at(
         self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
     ) -> Sequence[Lease]:
@@ -212,7 +205,6 @@ class SqliteStore:
         choose: transactions.Choose,
         now: datetime,
         until: datetime,
-        each: int | None = None,
         recipient_limit: int = 0,
     ) -> Sequence[Lease]:
         self._serial += 1
@@ -222,7 +214,6 @@ class SqliteStore:
             now=now,
             until=until,
             serial=self._serial,
-            each=each,
             recipient_limit=recipient_limit,
         )
         return await self._commit(job, undo=_give_back, forget=partial(transactions.release_all, serial=self._serial))
@@ -231,11 +222,6 @@ class SqliteStore:
         """Destinations with something to do; see ``QueueStore.heads``."""
         found = await self._read(partial(selection.heads, now=micros(now), limit=limit, busy=tuple(busy)))
         return [Head(moment(due), destination) for due, destination in found]
-
-    async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
-        """When something is due next; see ``QueueStore.next_due``."""
-        due = await self._read(partial(selection.next_due, now=micros(self._clock()), busy=tuple(busy)))
-        return None if due is None else moment(due)
 
     async def extend(self, tokens: Collection[LeaseToken], until: datetime) -> None:
         """Hold leases longer; a lease that was lost stays lost."""

@@ -231,15 +231,6 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def lease(
-        self, *, now: datetime, until: datetime, limit: int, busy: Collection[str] = (), each: int | None = None
-    ) -> Sequence[Lease]:
-        """Take up to ``limit`` due deliveries, the longest due first, of destinations that are not ``busy``.
-
-        :param each: at most so many of one destination; those beyond may hide others in this call, never for good.
-        """
-        ...
-
     async def lease_at(
         self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
     ) -> Sequence[Lease]:
@@ -255,10 +246,6 @@ class QueueStore(Protocol):
 
         :param busy: destinations that are left out.
         """
-        ...
-
-    async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
-        """When the next unleased delivery of a destination that is not busy is due; None if there is none."""
         ...
 
     async def extend(self, tokens: Collection[LeaseToken], until: datetime) -> None:

@@ -5,7 +5,6 @@ They may be run twice (see ``writer.commit_together``), so they change nothing b
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,28 +64,18 @@ def lease(
     now: datetime,
     until: datetime,
     serial: int,
-    each: int | None = None,
     recipient_limit: int = 0,
 ) -> list[Lease]:
     """Mark chosen deliveries as leased, their attempt as begun.
 
     :param choose: finds candidates at a time, the longest due first.
     :param serial: of this call, unique in this process: it makes the tokens unlike all others.
-    :param each: at most so many of one destination.
     :param recipient_limit: at most so many recipients in a lease; 0 for no limit.
     """
     messages: dict[int, Message] = {}
-    taken: Counter[str] = Counter()
     leases = []
     for chosen in choose(connection, now=micros(now)):
         key = (chosen.message, chosen.number)
-        if each is not None:
-            ((name,),) = connection.execute(
-                "SELECT destination FROM delivery WHERE message = ? AND number = ?", key
-            ).fetchall()
-            taken[text(name)] += 1
-            if taken[text(name)] > each:
-                continue
         if recipient_limit:
             _split(connection, key, recipient_limit)
         ((destination, attempts, override),) = connection.execute(

@@ -103,7 +103,9 @@ class World:
         for _ in range(MOST_TRIES):
             self.now += timedelta(minutes=31)
             try:
-                leases = await self.store.lease(now=self.now, until=self.now + timedelta(minutes=30), limit=10)
+                heads = await self.store.heads(now=self.now, limit=10)
+                rooms = {head.destination: 10 for head in heads}
+                leases = await self.store.lease_at(rooms, now=self.now, until=self.now + timedelta(minutes=30))
                 if not leases and not (await self.store.counts()).messages:
                     return
             except StoreUnavailable:

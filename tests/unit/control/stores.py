@@ -222,20 +222,12 @@ class FixedQueue:
     async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
         raise NotImplementedError
 
-    async def lease(
-        self, *, now: datetime, until: datetime, limit: int, busy: Collection[str] = (), each: int | None = None
-    ) -> Sequence[Lease]:
-        raise NotImplementedError
-
     async def lease_at(
         self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
     ) -> Sequence[Lease]:
         raise NotImplementedError
 
     async def heads(self, *, now: datetime, limit: int, busy: Collection[str] = ()) -> Sequence[Head]:
-        raise NotImplementedError
-
-    async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
         raise NotImplementedError
 
     async def extend(self, tokens: Collection[LeaseToken], until: datetime) -> None:

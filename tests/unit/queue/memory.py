@@ -50,7 +50,6 @@ class MemoryDelivery:
     destination: str
     pending: list[RecipientId]
     next_attempt: datetime
-    serial: int
     attempts: int = 0
     token: LeaseToken | None = None
     until: datetime | None = None
@@ -89,7 +88,6 @@ class MemoryStore:
         self.clock = clock
         self.stored: dict[QueueId, MemoryMessage] = {}
         self._tokens = count(1)
-        self.serials = count(1)
         self._closed = False
         self.acts = MemoryActs(self)
 
@@ -132,23 +130,10 @@ class MemoryStore:
         groups: dict[str, list[RecipientId]] = {}
         for recipient in new.envelope.recipients:
             groups.setdefault(new.destinations[recipient.id], []).append(recipient.id)
-        deliveries = [MemoryDelivery(name, ids, new.arrived_at, next(self.serials)) for name, ids in groups.items()]
+        deliveries = [MemoryDelivery(name, ids, new.arrived_at) for name, ids in groups.items()]
         self.stored[new.queue_id] = MemoryMessage(message, content, deliveries)
         self.acts.hold_new(new.queue_id)
         return message
-
-    async def lease(
-        self, *, now: datetime, until: datetime, limit: int, busy: Collection[str] = (), each: int | None = None
-    ) -> Sequence[Lease]:
-        self.check()
-        due = [one for one in self._due(now) if one[1].destination not in busy][:limit]
-        taken: Counter[str] = Counter()
-        chosen = []
-        for stored, delivery in due:
-            taken[delivery.destination] += 1
-            if each is None or taken[delivery.destination] <= each:
-                chosen.append((stored, delivery))
-        return [self.take(one, now, until) for one in chosen]
 
     async def lease_at(
         self, rooms: Mapping[str, int], *, now: datetime, until: datetime, recipient_limit: int = 0
@@ -164,9 +149,7 @@ class MemoryStore:
     def _split(self, one: tuple[MemoryMessage, MemoryDelivery], limit: int) -> tuple[MemoryMessage, MemoryDelivery]:
         stored, delivery = one
         if limit and len(delivery.pending) > limit:
-            rest = replace(
-                delivery, pending=delivery.pending[limit:], serial=next(self.serials), token=None, until=None
-            )
+            rest = replace(delivery, pending=delivery.pending[limit:], token=None, until=None)
             del delivery.pending[limit:]
             stored.deliveries.append(rest)
         return one
@@ -185,7 +168,7 @@ class MemoryStore:
             for stored, delivery in self._all()
             if delivery.is_ready(now) and delivery.next_attempt <= now
         ]
-        return sorted(due, key=lambda one: (one[1].next_attempt, one[1].serial))
+        return sorted(due, key=lambda one: one[1].next_attempt)  # and as they were put, then split, as SQLite does
 
     def take(self, one: tuple[MemoryMessage, MemoryDelivery], now: datetime, until: datetime) -> Lease:
         stored, delivery = one
@@ -206,12 +189,6 @@ class MemoryStore:
             delay_told=frozenset(stored.delay_told & set(delivery.pending)),
             override=delivery.override,
         )
-
-    async def next_due(self, *, busy: Collection[str] = ()) -> datetime | None:
-        self.check()
-        now = self.clock()
-        free = (one for _, one in self._all() if one.is_ready(now) and one.destination not in busy)
-        return min((one.next_attempt for one in free), default=None)
 
     async def extend(self, tokens: Collection[LeaseToken], until: datetime) -> None:
         self.check()
@@ -430,7 +407,7 @@ class MemoryActs:
         if len(people) == len(delivery.pending):
             return delivery
         delivery.pending = [one for one in delivery.pending if one not in people]
-        part = replace(delivery, pending=list(people), serial=next(self._store.serials))
+        part = replace(delivery, pending=list(people))
         stored.deliveries.append(part)
         return part
 

@@ -140,7 +140,20 @@ async def put(store: QueueStore, message: NewMessage, body: bytes = b"Subject: x
 
 
 async def lease(store: QueueStore, now: datetime = T0, limit: int = 10, busy: tuple[str, ...] = ()) -> list[Lease]:
-    return list(await store.lease(now=now, until=now + LEASE, limit=limit, busy=busy))
+    """Up to ``limit`` due deliveries of destinations that are not busy, the longest due first."""
+    leases: list[Lease] = []
+    while len(leases) < limit:
+        heads = await store.heads(now=now, limit=1, busy=busy)
+        if not heads or heads[0].due > now:
+            break
+        leases += await store.lease_at({heads[0].destination: 1}, now=now, until=now + LEASE)
+    return leases
+
+
+async def next_due(store: QueueStore, now: datetime = T0) -> datetime | None:
+    """When the next unleased delivery is due; None if there is none."""
+    heads = await store.heads(now=now, limit=1)
+    return heads[0].due if heads else None
 
 
 async def read(store: QueueStore, queue_id: str) -> bytes:

@@ -32,6 +32,7 @@ from tests.unit.queue.samples import (
     envelope,
     lease,
     new,
+    next_due,
     put,
     settlement,
 )
@@ -173,7 +174,7 @@ async def test_what_is_held_waits_until_it_is_released(store: Store, clock: Cloc
     assert await act(store, Hold()) == ({"A1": 1}, 0)  # only the other one is new
     assert await act(store, Hold()) == ({}, 0)
     assert await lease(store) == []
-    assert await store.next_due() is None
+    assert await next_due(store, clock.now) is None
     assert states(dict((await store.counts()).deliveries)) == {"hold": 2}
     assert await store.flush(now=clock.now + MINUTE) == 0
     assert await act(store, Release(), "domain:b.example") == ({"A1": 1}, 0)
@@ -214,7 +215,7 @@ async def test_a_lease_that_ran_out_is_held_too(store: Store, clock: Clock) -> N
     assert await lease(store, clock.now) == []
     assert await store.lease_at({"a.example": 5}, now=clock.now, until=clock.now + LEASE) == []
     assert await store.heads(now=clock.now, limit=5) == []
-    assert await store.next_due() is None
+    assert await next_due(store, clock.now) is None
     assert await act(store, Release()) == ({"A1": 1}, 0)
     (again,) = await lease(store, clock.now)
     with pytest.raises(LeaseLost):

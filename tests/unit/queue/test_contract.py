@@ -12,7 +12,7 @@ import pytest
 from relay.mail.envelope import Envelope, QueueId, RecipientId
 from relay.outcome.result import Bounced, Deferred, Sent
 from relay.queue.sqlite import SqliteStore
-from relay.queue.store import EntryState, LeaseLost, QueueStore, Report, Settlement, StoreUnavailable
+from relay.queue.store import EntryState, Head, LeaseLost, QueueStore, Report, Settlement, StoreUnavailable
 from tests.unit.queue.memory import MemoryStore
 from tests.unit.queue.samples import (
     BOUNCED,
@@ -27,6 +27,7 @@ from tests.unit.queue.samples import (
     chunks,
     lease,
     new,
+    next_due,
     put,
     read,
     settlement,
@@ -223,15 +224,6 @@ async def test_busy_destinations_are_passed_over(store: QueueStore) -> None:
     assert [held.destination for held in await lease(store)] == ["a.example"]
 
 
-async def test_at_most_so_many_of_one_destination(store: QueueStore) -> None:
-    for number in range(4):
-        await put(store, new(f"A{number}", "one@a.example", arrived_at=T0 - (4 - number) * MINUTE))
-    await put(store, new("B1", "two@b.example"))
-    held = await store.lease(now=T0, until=T0 + MINUTE, limit=10, each=2)
-    assert [one.message.queue_id for one in held] == ["A0", "A1", "B1"]
-    assert [one.message.queue_id for one in await lease(store)] == ["A2", "A3"]
-
-
 async def test_leasing_at_some_destinations(store: QueueStore) -> None:
     for number in range(3):
         await put(store, new(f"A{number}", "one@a.example", "two@b.example", arrived_at=T0 - (3 - number) * MINUTE))
@@ -293,17 +285,18 @@ async def test_lost_leases_are_neither_extended_nor_released(store: QueueStore) 
     assert await store.settle(settlement(second, SENT))
 
 
-async def test_next_due(store: QueueStore, clock: Clock) -> None:
-    assert await store.next_due() is None
+async def test_heads_of_destinations(store: QueueStore) -> None:
+    assert await store.heads(now=T0, limit=9) == []
     await put(store, new("A1", "one@a.example"))
     await put(store, new("A2", "one@b.example", arrived_at=T0 + MINUTE))
-    assert await store.next_due() == T0
-    assert await store.next_due(busy=["a.example"]) == T0 + MINUTE
-    assert await store.next_due(busy=["a.example", "b.example"]) is None
+    first, second = Head(T0, "a.example"), Head(T0 + MINUTE, "b.example")
+    assert await store.heads(now=T0, limit=9) == [first, second]
+    assert await store.heads(now=T0, limit=1) == [first]
+    assert await store.heads(now=T0, limit=1, busy=["a.example"]) == [second]
+    assert await store.heads(now=T0, limit=1, busy=["a.example", "b.example"]) == []
     await lease(store)
-    assert await store.next_due() == T0 + MINUTE
-    clock.now = T0 + LEASE
-    assert await store.next_due() == T0
+    assert await store.heads(now=T0, limit=9) == [second]
+    assert await store.heads(now=T0 + LEASE, limit=9) == [first, second]
 
 
 # --- settling -------------------------------------------------------------------------------------------------------
@@ -316,7 +309,7 @@ async def test_the_last_recipient_takes_the_message_along(store: QueueStore, res
     (held,) = await lease(store)
     assert await store.settle(settlement(held, result))
     assert await store.entries(limit=5) == []
-    assert await store.next_due() is None
+    assert await next_due(store) is None
     with pytest.raises(KeyError):
         await read(store, "A1")
 
@@ -333,7 +326,7 @@ async def test_the_deferred_come_back_at_their_time(store: QueueStore) -> None:
     await put(store, new("A1"))
     (held,) = await lease(store)
     assert not await store.settle(settlement(held, DEFERRED))
-    assert await store.next_due() == T0 + 5 * MINUTE
+    assert await next_due(store) == T0 + 5 * MINUTE
     assert await lease(store, T0 + 4 * MINUTE) == []
     (again,) = await lease(store, T0 + 5 * MINUTE)
     assert (again.attempts, again.due_at, again.message) == (1, T0 + 5 * MINUTE, held.message)
@@ -459,7 +452,7 @@ async def test_a_closed_store_is_unavailable(store: QueueStore) -> None:
         put(store, new("A2")),
         put(store, new("A3"), b"x" * 300_000),
         lease(store),
-        store.next_due(),
+        store.lease_at({"a.example": 1}, now=T0, until=T0 + MINUTE),
         store.extend([held.token], T0),
         store.release([held.token]),
         store.settle(settlement(held, SENT)),

@@ -19,7 +19,19 @@ from relay.queue.migrate import APPLICATION_ID, VERSION, bring_up_to_date
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import EntryState, StoreUnavailable
 from tests.unit.queue.recording_vfs import Record, RecordingFiles, RecordingVfs
-from tests.unit.queue.samples import DEFERRED, SENT, T0, chunks, lease, new, put, read, settlement
+from tests.unit.queue.samples import (
+    DEFERRED,
+    LEASE,
+    SENT,
+    T0,
+    chunks,
+    lease,
+    new,
+    next_due,
+    put,
+    read,
+    settlement,
+)
 
 LARGE = b"large body " * 20_000
 SMALL = b"Subject: x\r\n\r\nhello\r\n"
@@ -321,7 +333,8 @@ async def test_what_waits_for_a_sync_is_committed_together_and_answered_after_it
     await vfs.reached()
     rest = [asyncio.create_task(put(store, new(f"A{number}"))) for number in range(1, 100)]
     twice = asyncio.create_task(put(store, new("TAKEN")))
-    leasing = asyncio.create_task(lease(store, limit=200))
+    at_once = store.lease_at({"a.example": 200}, now=T0, until=T0 + LEASE)
+    leasing = asyncio.ensure_future(at_once)
     await asyncio.sleep(0)
     assert not any(task.done() for task in (first, *rest, twice, leasing))
     vfs.gate.set()
@@ -462,7 +475,8 @@ async def test_leasing_looks_past_a_backlog_of_busy_destinations(tmp_path: Path)
     leases = await lease(store, limit=7, busy=("busy.example",))
     assert [held.due_at.microsecond for held in leases] == [0, 1, 2, 3, 4, 5, 6]
     assert {held.destination for held in leases} == {"c0.example", "c1.example", "c2.example"}
-    assert await store.next_due(busy=["busy.example"]) == leases[-1].due_at.replace(microsecond=7)
+    (head,) = await store.heads(now=T0, limit=1, busy=["busy.example"])
+    assert head.due == leases[-1].due_at.replace(microsecond=7)
     assert [held.destination for held in await lease(store, limit=1)] == ["busy.example"]
     assert len(await lease(store, limit=1000, busy=("busy.example",))) == 293
     await store.close()
@@ -472,7 +486,7 @@ async def test_a_flush_of_more_than_one_transaction(tmp_path: Path) -> None:
     store = await backlog(tmp_path / "q")
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     assert await store.flush(now=epoch) == 12_300
-    assert await store.next_due() == epoch
+    assert await next_due(store) == epoch
     await store.close()
 
 

@@ -18,7 +18,7 @@ from relay.queue.settle import Settler
 from relay.queue.store import Lease
 from relay.worker.carrying import Carrier
 from tests.unit.queue.memory import MemoryStore
-from tests.unit.queue.samples import LEASE, T0, new, put
+from tests.unit.queue.samples import T0, lease, new, put
 
 PAIR = (cast("Terms", "terms"), cast("Session", "session"))
 
@@ -59,7 +59,7 @@ class SlowSettler(Settler):
 async def carrying(course: Course) -> asyncio.Task[Any]:
     store, events = MemoryStore(lambda: T0), list[Event]()
     await put(store, new("M1"))
-    (lease,) = await store.lease(now=T0, until=T0 + LEASE, limit=1)
+    (held,) = await lease(store)
     carrier = Carrier(
         store=store,
         deliverer=OneHost(course),
@@ -69,7 +69,7 @@ async def carrying(course: Course) -> asyncio.Task[Any]:
         clock=lambda: T0,
         observe=events.append,
     )
-    task = asyncio.create_task(carrier.deliver(lease))
+    task = asyncio.create_task(carrier.deliver(held))
     await course.settling.wait()
     return task
 
