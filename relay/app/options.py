@@ -37,6 +37,7 @@ def delivery_options(config: Config) -> DeliveryOptions:
         bind_address6=smtp.bind_address6,
         minimal_backoff_time=config.queue.minimal_backoff_time,
         note_starttls_offer=smtp.tls_note_starttls_offer,
+        discard_ehlo_keywords=frozenset(word.upper() for word in smtp.discard_ehlo_keywords),
         line_length_limit=smtp.line_length_limit,
         soft_bounce=config.queue.soft_bounce,
         wrapped_ports=None if smtp.tls_wrappermode else frozenset(smtp.tls_wrappermode_ports),

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from relay.config.kinds import OPTIONAL_PATH, SWITCH, Kind, choice, duration, integer, notation, text_of, toml_string
+from relay.config.kinds import (
+    OPTIONAL_PATH,
+    SWITCH,
+    Kind,
+    choice,
+    choices,
+    duration,
+    integer,
+    notation,
+    text_of,
+    toml_string,
+)
 from relay.config.netkinds import (
     HELO_NAME,
     INSECURE_MX,
@@ -32,6 +43,11 @@ _AUDITED = ("encrypt", "verify", "secure", "dane", "dane-only")
 _PROTOCOLS = notation(parse_protocols, 'protocols such as ">=TLSv1.2" or "!SSLv2, !SSLv3"')
 _GRADE = notation(parse_grade, '"medium", "high" or "null"')
 _TIME = duration(0.001)
+# Not STARTTLS and not AUTH: the policy and the credentials decide on those.
+_DISCARDABLE = (
+    *("chunking", "pipelining", "size", "8bitmime", "smtputf8", "dsn", "enhancedstatuscodes"),
+    "silent-discard",  # Postfix's word for not logging it
+)
 _COUNT = integer(1, 100_000)
 
 
@@ -176,6 +192,9 @@ class SmtpSection(Section):
     )
     destination_rate_delay: Annotated[float, duration()] = option(
         0.0, "Pause between two deliveries to one destination, one at a time; 0 for none."
+    )
+    discard_ehlo_keywords: Annotated[tuple[str, ...], choices(*_DISCARDABLE)] = option(
+        (), "Extensions that are not used although hosts offer them, for hosts that do not do as they say."
     )
     line_length_limit: Annotated[int, integer(0, 1_000_000)] = option(
         998,

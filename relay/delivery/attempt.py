@@ -238,7 +238,7 @@ class Deliverer:
                     pass  # it stays without an answer
                 case _:
                     assert_never(answer)
-        if outcomes.pending or delivery.held is None:
+        if delivery.held is None:
             self.pool.give(terms, session)
         else:
             # Nothing that the host hears behind its 250 comes before the result is written: then a session that went on

@@ -77,8 +77,8 @@ class Delivery:
     :param fallback: the fallback relays, in order: tried when every next-hop of the route failed softly.
     :param leased_at: when the queue gave it out.
     :param body: opens the content; called anew for each transaction.
-    :param held: gets the session that brought the last answer, with its terms; whoever settles the outcomes gives it back to the
-        pool. None gives it back at once.
+    :param held: gets each session that the attempt is done with, and its terms; whoever settles the outcomes gives it back to
+        the pool. None gives it back at once.
     """
 
     message: Message

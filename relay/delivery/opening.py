@@ -130,7 +130,7 @@ class Opening:
         timeout = self._options.timeouts.helo
         reply = await self.connection.command(b"EHLO " + name, Stage.EHLO, timeout)
         if reply.severity is Severity.SUCCESS:
-            return Extensions.parse(reply.lines)
+            return Extensions.parse(reply.lines, discard=self._options.discard_ehlo_keywords)
         if reply.severity is Severity.PERMANENT and reply.code != 521:
             reply = await self.connection.command(b"HELO " + name, Stage.HELO, timeout)
             if reply.severity is Severity.SUCCESS:

@@ -31,6 +31,7 @@ class DeliveryOptions:
     :param mx_session_limit: sessions in one attempt that could carry mail; 0 for no limit.
     :param reach: which addresses count, in which order, and which are ourselves.
     :param line_length_limit: octets of a line without its end; longer ones are broken. 0 for no limit.
+    :param discard_ehlo_keywords: extensions, in capitals, that are not used although they are offered.
     :param soft_bounce: whether what would bounce is tried at the next host and then deferred.
     :param wrapped_ports: ports at which hosts speak TLS from the first octet; None for all ports.
     :param sasl_mechanism_filter: which of the offered mechanisms may be used; empty for all.
@@ -47,6 +48,7 @@ class DeliveryOptions:
     bind_address6: str = ""
     minimal_backoff_time: float = 300.0
     note_starttls_offer: bool = False
+    discard_ehlo_keywords: frozenset[str] = frozenset()
     line_length_limit: int = 998
     soft_bounce: bool = False
     wrapped_ports: frozenset[int] | None = frozenset({465})

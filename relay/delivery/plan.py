@@ -33,12 +33,15 @@ class Extensions:
     offered: Mapping[str, str]
 
     @classmethod
-    def parse(cls, lines: tuple[str, ...]) -> Extensions:
-        """Read the lines of an EHLO reply; the first one is the host's name."""
+    def parse(cls, lines: tuple[str, ...], *, discard: frozenset[str] = frozenset()) -> Extensions:
+        """Read the lines of an EHLO reply; the first one is the host's name.
+
+        :param discard: keywords, in capitals, that count as not offered.
+        """
         offered: dict[str, str] = {}
         for line in lines[1:]:
             keyword, _, parameters = line.strip().partition(" ")
-            if keyword and len(line) <= 2048:
+            if keyword and len(line) <= 2048 and keyword.upper() not in discard:
                 offered[keyword.upper()] = parameters.strip()
         return cls(offered)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -174,6 +174,14 @@ async def test_no_chunk_is_sent_before_a_recipient_was_taken_the_first_time(scen
     assert "BDAT LAST" not in host.sessions[0]
     assert kinds(await scene.attempt(Level.MAY, "bob@example.test")) == [Sent]
     assert host.sessions == [["EHLO", "MAIL", "RCPT", "RSET", "MAIL", "RCPT", "BDAT LAST"]]
+
+
+async def test_chunks_are_not_used_where_that_is_configured(scene: Scene) -> None:
+    scene.options = replace(scene.options, discard_ehlo_keywords=frozenset({"CHUNKING"}))
+    host = await listening(scene, Host())
+    await scene.attempt(Level.MAY)
+    assert host.sessions == [["EHLO", "MAIL", "RCPT", "DATA"]]
+    assert host.taken == [CONTENT]
 
 
 async def test_some_recipients_refused_in_one_write(scene: Scene) -> None:

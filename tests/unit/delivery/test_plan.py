@@ -119,6 +119,11 @@ def test_needs(smtputf8: bool, eight_bit: bool, rcpt: str, offered: Extensions, 
     assert list(unmet_needs(given, [recipient(rcpt)], offered)) == needs
 
 
+def test_what_is_discarded_counts_as_not_offered() -> None:
+    extensions = Extensions.parse(("mx", "chunking", "PIPELINING", "SIZE 10"), discard=frozenset({"CHUNKING", "SIZE"}))
+    assert ("CHUNKING" in extensions, "PIPELINING" in extensions, extensions.size_limit) == (False, True, 0)
+
+
 def test_ehlo_lines() -> None:
     extensions = Extensions.parse(("mx.example hello", "SIZE 35651584", "pipelining", "", "AUTH PLAIN LOGIN"))
     assert extensions.size_limit == 35651584
