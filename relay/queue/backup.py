@@ -19,9 +19,10 @@ from pathlib import Path
 import apsw
 
 from relay.queue.connecting import Connecting
+from relay.queue.files import SystemFiles
 from relay.queue.health import Look, close, unavailable
 from relay.queue.rows import number, text
-from relay.queue.spool import Spool, SystemFiles
+from relay.queue.spool import Spool
 
 _TELLING_SECONDS = 1.0
 

@@ -14,13 +14,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from relay.queue.files import Files, SystemFiles
 from relay.queue.health import Trust
 from relay.queue.store import StoreUnavailable
 
 CHUNK = 64 * 1024
 _WRITE_AT_ONCE = 256 * 1024
+# A large body is synced as it comes, or the last sync would write all of it at once, and small commits would wait behind it.
+_SYNC_AT_ONCE = 2 * 1024 * 1024
 _TEMPORARY = ".tmp"
 _THREADS = 4
 # A file system gone read-only is told as a full one: it is for the administrator, and mail may come again later.
@@ -28,82 +31,6 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _BROKEN = frozenset({errno.EIO, errno.EROFS, getattr(errno, "EUCLEAN", errno.EIO)})
 
 T = TypeVar("T")
-
-
-class Files(Protocol):
-    """What the spool asks of the file system; each call may raise OSError."""
-
-    def create(self, path: Path) -> int:
-        """Open a new file for writing; returns its descriptor."""
-        ...
-
-    def write(self, descriptor: int, data: memoryview) -> int:
-        """Write some of ``data``; returns how many octets."""
-        ...
-
-    def sync(self, descriptor: int) -> None:
-        """Have the file's content on the disk when this returns."""
-        ...
-
-    def rename(self, old: Path, new: Path) -> None:
-        """Give a file its final name."""
-        ...
-
-    def sync_directory(self, path: Path) -> None:
-        """Have the directory's names on the disk when this returns."""
-        ...
-
-    def open(self, path: Path) -> int:
-        """Open a file for reading; returns its descriptor."""
-        ...
-
-    def read(self, descriptor: int, octets: int) -> bytes:
-        """Read on; empty at the end."""
-        ...
-
-    def remove(self, path: Path) -> None:
-        """Remove a file."""
-        ...
-
-
-class SystemFiles:
-    """``Files`` by the operating system's calls."""
-
-    def create(self, path: Path) -> int:
-        """Open a new file, readable by its owner only."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-    def write(self, descriptor: int, data: memoryview) -> int:
-        """``write``, which may write less than all."""
-        return os.write(descriptor, data)
-
-    def sync(self, descriptor: int) -> None:
-        """``fsync``."""
-        os.fsync(descriptor)
-
-    def rename(self, old: Path, new: Path) -> None:
-        """``rename``."""
-        os.rename(old, new)
-
-    def sync_directory(self, path: Path) -> None:
-        """``fsync`` of the directory."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def open(self, path: Path) -> int:
-        """Open an existing file."""
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(self, descriptor: int, octets: int) -> bytes:
-        """``read``."""
-        return os.read(descriptor, octets)
-
-    def remove(self, path: Path) -> None:
-        """``unlink``."""
-        os.unlink(path)
 
 
 class _TrustedFiles:
@@ -165,6 +92,7 @@ class SpoolFile:
         self._lock = threading.Lock()
         self._descriptor = -1
         self._discarded = False
+        self._unsynced = 0
         self._waiting: list[bytes] = []
         self._octets_waiting = 0
 
@@ -206,6 +134,10 @@ class SpoolFile:
             if self._descriptor < 0:
                 self._descriptor = self._files.create(self._temporary)
             self._files.write_all(self._descriptor, data)
+            self._unsynced += len(data)
+            if self._unsynced >= _SYNC_AT_ONCE:
+                self._files.sync(self._descriptor)
+                self._unsynced = 0
 
     def _finish(self, data: bytes) -> None:
         self._append(data)

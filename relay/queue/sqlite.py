@@ -24,10 +24,11 @@ from relay.queue import arrivals, listing, selection, transactions
 from relay.queue.backup import BackedUp, Backup
 from relay.queue.connecting import CHECKPOINT_PAGES, Connecting
 from relay.queue.database import Database
+from relay.queue.files import Files, SystemFiles
 from relay.queue.health import Look, Room, look_at
 from relay.queue.incoming import IncomingBody
 from relay.queue.rows import Body, InRow, micros, moment, text
-from relay.queue.spool import CHUNK, Files, Spool, SystemFiles
+from relay.queue.spool import CHUNK, Spool
 from relay.queue.sqlite_acts import SqliteActs
 from relay.queue.store import (
     NOBODY,

@@ -15,7 +15,7 @@ from typing import Any
 
 import apsw
 
-from relay.queue.spool import SystemFiles
+from relay.queue.files import SystemFiles
 
 
 @dataclass(frozen=True, slots=True)

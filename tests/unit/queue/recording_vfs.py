@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from relay.queue.spool import SystemFiles
+from relay.queue.files import SystemFiles
 
 PATIENCE = 20.0
 
