@@ -96,6 +96,8 @@ def translate_one_by_one(source: Source, draft: Draft) -> None:
             continue  # as it is here anyway, or empty as by default
         home = counterpart(name)
         if home is not None:
+            if name.endswith("_notice_recipient") and value and "@" not in value:
+                value += f"@{source.value('myorigin')}"  # as postfix trivial-rewrite completes it
             if home not in draft.settings:
                 draft.put(*home, _raw(name, value, home), parameter.place, name)
             continue
