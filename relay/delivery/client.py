@@ -93,6 +93,7 @@ class SmtpConnection(SMTPProtocol):
         self._fault: Exception | None = None
         self._lost = asyncio.Event()
         self._unread = 0
+        self._timed_out = False
         self.resting = False
 
     # --- asyncio's side ---------------------------------------------------------------------------------------------
@@ -178,15 +179,22 @@ class SmtpConnection(SMTPProtocol):
         return reply
 
     async def _wait_for_reply(self, stage: Stage, timeout: float) -> None:
+        late = self._loop.call_later(timeout, self._time_out)
         try:
-            async with asyncio.timeout(timeout):
-                while not self._replies:
-                    if self._fault is not None:
-                        raise self._ended(stage)
-                    self._waiter = self._loop.create_future()
-                    await self._waiter
-        except TimeoutError:
-            raise SessionEnded(stage, "timed out") from None
+            while not self._replies:
+                if self._fault is not None:
+                    raise self._ended(stage)
+                if self._timed_out:
+                    raise SessionEnded(stage, "timed out")
+                self._waiter = self._loop.create_future()
+                await self._waiter
+        finally:
+            late.cancel()
+            self._timed_out = False
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self._wake()
 
     def _ended(self, stage: Stage) -> SessionEnded:
         if isinstance(self._fault, MalformedReply):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import assert_never
 
 from relay.dane.tlsa import Absent, Failed, NotLookedUp, TlsaLookup, classify
@@ -232,9 +233,8 @@ class Gatherer:
                 assert_never(answer)
 
     async def _tlsa_at(self, base: Domain, port: int) -> TlsaLookup:
-        try:
-            owner = Domain.parse(f"_{port}._tcp.{base}")
-        except BadName:
+        owner = _owner(base, port)
+        if owner is None:
             return Absent(f"_{port}._tcp.{base} is too long for a domain name")
         answer = await self._resolver.query(owner, RRType.TLSA)
         match answer:
@@ -252,6 +252,15 @@ class Gatherer:
 
 def _nothing(name: Domain, rrtype: RRType) -> None:
     del name, rrtype
+
+
+@lru_cache(maxsize=4096)
+def _owner(base: Domain, port: int) -> Domain | None:
+    """Where TLSA records stand; None if that is no name."""
+    try:
+        return Domain.parse(f"_{port}._tcp.{base}")
+    except BadName:
+        return None
 
 
 def _loop(next_hop: NextHop) -> LookupTrouble:
