@@ -50,7 +50,7 @@ from relay.outcome.wording import one_line
 from relay.policy.policy import TlsPolicy
 from relay.policy.ratchet import Mark, Ratchet
 from relay.queue.administration import Administration
-from relay.queue.health import floor_of
+from relay.queue.health import Glance, floor_of, look_at
 from relay.queue.postmaster import Postmaster
 from relay.queue.settle import Settler
 from relay.queue.spool import make_durably
@@ -66,6 +66,8 @@ from relay.worker.worker import Worker
 AUDIT_DRAIN_SECONDS = 2.0
 # Log lines are written together with those of so many seconds: a write each costs a fifth of a message's processor time.
 LOG_LAG = 0.005
+# How old the news of the room on the queue's disk may be.
+LOOK_SECONDS = 0.05
 
 WriteLine = Callable[[str], None]
 # Of the task that makes an attempt, and of those that it starts: a reload does not change what they go by.
@@ -179,11 +181,13 @@ class Building:
         except OSError as error:
             raise CannotStart(f"relay.state_dir {state_dir}: cannot make it: {error.strerror}") from None
         held = self.stack.enter_context(lock.hold(state_dir))
+        floor = floor_of(self.config.smtpd.message_size_limit, self.config.queue.minfree)
         self.store = await SqliteStore.open(
             self.config.queue_file,
             clock=now,
             observe=self.observe,
-            floor=floor_of(self.config.smtpd.message_size_limit, self.config.queue.minfree),
+            floor=floor,
+            look=Glance(look_at, enough=2 * floor, seconds=LOOK_SECONDS, monotonic=time.monotonic),
         )
         self.stack.push_async_callback(self.store.close)
         return held

@@ -27,6 +27,7 @@ _SPECIAL = re.compile(r"[^!#$%&'*+\-./0-9:=?A-Z\[\]^_`a-z{|}~]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FIELD_NAME = re.compile(rb"([!-9;-~]{1,78})[ \t]*:")
 _CRLF = b"\r\n"
+_END = b"\r\n\r\n"
 
 
 def received_field(envelope: Envelope, *, hostname: str, queue_id: QueueId, arrived_at: datetime) -> bytes:
@@ -130,7 +131,9 @@ class HeaderScanner:
         """Look at the next piece of content, whose line ends are CRLF and may fall between two pieces."""
         if self.ended:
             return
-        lines = (self._partial + chunk).split(_CRLF)
+        data = self._partial + chunk
+        end = data.find(_END)
+        lines = (data if end < 0 else data[: end + len(_END)]).split(_CRLF)  # what is body is not cut into lines
         partial = lines.pop()
         for line in lines:
             if not self._continues_with(line):

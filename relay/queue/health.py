@@ -114,6 +114,34 @@ class Trust:
             return False
 
 
+class Glance:
+    """A ``Look`` that looks again only after a while where there was ample room: it is asked for twice a message.
+
+    :param enough: octets that are ample; with less, or on a disk that takes nothing, each call looks.
+    :param seconds: between two looks.
+    :param monotonic: seconds on a clock that nobody sets.
+    """
+
+    def __init__(self, look: Look, *, enough: int, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._look = look
+        self._enough = enough
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._seen: dict[Path, tuple[float, Disk]] = {}
+
+    def __call__(self, directory: Path) -> Disk:
+        """What was seen not long ago, or what is seen now; raises OSError."""
+        now = self._monotonic()
+        seen = self._seen.get(directory)
+        if seen is not None and now - seen[0] < self._seconds:
+            return seen[1]
+        self._seen.pop(directory, None)
+        disk = self._look(directory)
+        if disk.free >= self._enough and not disk.read_only:
+            self._seen[directory] = (now, disk)
+        return disk
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """Whether there is room for more mail.

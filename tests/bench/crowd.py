@@ -163,6 +163,8 @@ async def good_clients(port: int, rate: float) -> dict[str, Any]:
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     times: list[float] = []
     stages: dict[str, list[float]] = {}
+    when: list[float] = []
+    first = loop.time()
 
     async def message(due: float) -> None:
         began = note(stages, "(begun late)", due, loop.time())
@@ -181,6 +183,7 @@ async def good_clients(port: int, rate: float) -> dict[str, Any]:
             await expect(reader, code)
             last = note(stages, stage, last, loop.time())
         times.append(last - began)
+        when.append(began - first)
         writer.write(b"QUIT\r\n")
         await expect(reader, b"221")
         writer.close()
@@ -191,7 +194,12 @@ async def good_clients(port: int, rate: float) -> dict[str, Any]:
             group.create_task(message(due))
             due += 1 / rate
             await asyncio.sleep(due - loop.time())
-    return {**figures(times), "p99_ms_of_stages": {name: figures(spans)["p99_ms"] for name, spans in stages.items()}}
+    slowest = sorted(zip(times, when, strict=True), reverse=True)[: max(1, len(times) // 100)]
+    return {
+        **figures(times),
+        "p99_ms_of_stages": {name: figures(spans)["p99_ms"] for name, spans in stages.items()},
+        "slowest_began_at_s": sorted(round(at, 1) for _, at in slowest),
+    }
 
 
 def note(stages: dict[str, list[float]], stage: str, begin: float, end: float) -> float:

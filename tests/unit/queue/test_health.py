@@ -14,7 +14,7 @@ import pytest
 
 from relay.log.events import Event, StoreState, Warned
 from relay.queue.database import GENTLE_TRIES
-from relay.queue.health import LOG_ROOM, Disk, Trust, floor_of, look_at
+from relay.queue.health import LOG_ROOM, Disk, Glance, Trust, floor_of, look_at
 from relay.queue.integrity import quick_check
 from relay.queue.rows import number
 from relay.queue.spool import make_durably
@@ -325,6 +325,31 @@ def test_looking_at_a_real_disk(tmp_path: Path) -> None:
     assert not disk.read_only
     if Path("/proc/self").exists():
         assert look_at(Path("/proc")).free == 1 << 62, "a file system without a size is no full one"
+
+
+def test_a_glance_is_a_look_that_is_not_old(tmp_path: Path) -> None:
+    now, found = [100.0], [Disk(free=10)]
+
+    def look(directory: Path) -> Disk:
+        if not found:
+            raise OSError(errno.EIO, "broken")
+        return found[0]
+
+    glance = Glance(look, enough=10, seconds=0.5, monotonic=lambda: now[0])
+    assert glance(tmp_path) == Disk(free=10)
+    found[0] = Disk(free=9)
+    now[0] += 0.4
+    assert glance(tmp_path) == Disk(free=10)
+    now[0] += 0.1
+    assert glance(tmp_path) == Disk(free=9)
+    for seen in (Disk(free=8), Disk(free=20, read_only=True), Disk(free=20)):
+        found[0] = seen
+        assert glance(tmp_path) == seen, "with little room, each call looks"
+    found.clear()
+    now[0] += 0.5
+    for _ in range(2):
+        with pytest.raises(OSError, match="broken"):
+            glance(tmp_path)
 
 
 def test_trust_is_lost_once() -> None:
