@@ -131,6 +131,30 @@ async def test_without_a_line_the_host_shows_a_certificate_for_its_name(scene: S
     assert commands == [b"EHLO", b"STARTTLS", b"EHLO", b"AUTH", b"MAIL"]
 
 
+async def test_a_session_carries_mail_of_one_login_only(scene: Scene) -> None:
+    """Who logs in by another line, or not at all, has a session of his own, be user and password the same."""
+    scene.host(Plain())
+    passwords = f"ann@client.test {USER}:{PASSWORD}\nbob@client.test {USER}:{PASSWORD}\n"
+    await scene.start(
+        passwords=passwords,
+        policy="{key} secure match=hostname\n",
+        smtp='sender_dependent_authentication = true\nconnection_cache_time_limit = "60s"\n',
+    )
+    used = []
+    for sender in ("ann", "ann", "bob", "bob", "cid", "cid", "ann"):
+        status = await scene.send(f"{sender}@client.test")
+        assert "tls=secure, dsn=2.0.0, status=sent" in status
+        used.append("conn_use=2" in status)
+    assert used == [False, True, False, True, False, True, False]
+    heard = [line.split(b":")[-1] if line[:4] == b"MAIL" else line[:4] for line, _ in scene.sink.heard()]
+    assert [word for word in heard if word == b"AUTH" or b"@" in word] == [
+        *(b"AUTH", b"<ann@client.test>", b"<ann@client.test>"),
+        *(b"AUTH", b"<bob@client.test>", b"<bob@client.test>"),
+        *(b"<cid@client.test>", b"<cid@client.test>"),
+        *(b"AUTH", b"<ann@client.test>"),
+    ]
+
+
 async def test_where_its_records_are_usable_it_is_dane(scene: Scene) -> None:
     scene.tlsa(scene.host(Plain(), kind=CertificateKind.SELF_SIGNED))
     await scene.start(smtp='tls_security_level = "may"')
