@@ -89,7 +89,7 @@ class Authenticator:
         self._users = users
         self._owners = owners
         self._observe = observe
-        self._lockout = lockout or Lockout()
+        self._lockout = Lockout() if lockout is None else lockout
         self._slots = asyncio.Semaphore(_AT_A_TIME)
         self._waiting = 0
 

@@ -227,8 +227,12 @@ class Session(_Unlisted, SMTP):
 
     async def _hang_up(self) -> None:
         """Close, when the client has our last words or ``_LINGER`` is over."""
+        transport = self._writer.transport
+        # After a failed handshake nobody will tell us of the end. Asked first: a TLS transport that is closed a second
+        # time, here because the client went first, forgets its protocol.
+        told = not transport.is_closing() and transport.get_protocol() is self
         self._writer.close()
-        if self._writer.transport.get_protocol() is not self:  # a failed handshake: nobody will tell us of the end
+        if not told:
             return
         with suppress(OSError):  # a reset, or the timeout
             async with asyncio.timeout(_LINGER):

@@ -17,7 +17,7 @@ from relay.mail.names import Domain
 from relay.queue.store import NOBODY, NewMessage, QueueStore, StoreUnavailable, Taker
 from relay.sasl.users import Users
 from relay.smtpd.access import LocalUsers
-from relay.smtpd.authentication import Authenticator
+from relay.smtpd.authentication import Authenticator, Lockout
 from relay.smtpd.clientcerts import NO_CERTIFICATES, KnownCertificates
 from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
@@ -192,6 +192,7 @@ async def front_end(
     certificates: KnownCertificates = NO_CERTIFICATES,
     local: LocalSockets = NO_SOCKETS,
     local_users: LocalUsers = NO_LOCAL_USERS,
+    lockout: Lockout | None = None,
 ) -> AsyncIterator[FrontEnd]:
     """A server on a free port of 127.0.0.1."""
     settings = settings or options()
@@ -229,7 +230,7 @@ async def front_end(
         observe=observe,
         name_of=name_of,
         permits=lambda client: local_users.permit(client) or certificates.permit(client),
-        authenticator=Authenticator(lambda: users, observe=observe, owners=lambda: owners),
+        authenticator=Authenticator(lambda: users, observe=observe, owners=lambda: owners, lockout=lockout),
     )
     tls_context = server_tls_context(settings)
     session = functools.partial(Session, service=service, tls=lambda: tls_context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from ipaddress import IPv4Network, ip_address
 
 import pytest
 
-from relay.log.events import Rejected, Warned
+from relay.log.events import Crashed, Rejected, Warned
 from relay.maps.build import MapSpec, build_table
 from relay.routing.relayhosts import read_key
 from relay.sasl.scram import ScramClient
@@ -21,7 +22,7 @@ from relay.smtpd.authentication import Lockout
 from relay.smtpd.ownership import Owners
 from tests.unit.sasl.users_of_tests import PASSWORD, USER, users
 from tests.unit.smtpd.conftest import CertificateFiles
-from tests.unit.smtpd.front_end import Client, FrontEnd, front_end, options
+from tests.unit.smtpd.front_end import PATIENCE, Client, FrontEnd, front_end, options
 
 MOST_FAILURES, LOCKOUT_SECONDS = 10, 600.0  # the defaults
 FAILED = "535 5.7.8 Error: authentication failed: authentication failure"
@@ -239,6 +240,32 @@ def test_the_lockout_is_as_configured() -> None:
     without = Lockout(0)
     assert all(without.enter(bad) for _ in range(100))
     assert not len(without)
+
+
+async def test_the_door_keeps_to_the_lockout_that_it_is_given(certificate: CertificateFiles) -> None:
+    settings = options(tls_cert_file=certificate.cert_file, tls_key_file=certificate.key_file, mynetworks=ABROAD)
+    async with front_end(settings, users=users(), lockout=Lockout(1)) as relay, relay.client() as client:
+        await encrypt(client)
+        assert await client.say(f"AUTH PLAIN {BAD}") == FAILED
+        assert (await client.say(f"AUTH PLAIN {GOOD}")).startswith("450 4.7.1")
+    async with front_end(settings, users=users(), lockout=Lockout(0)) as relay, relay.client() as client:
+        await encrypt(client)
+        for _ in range(MOST_FAILURES + 1):
+            assert await client.say(f"AUTH PLAIN {BAD}") == FAILED
+        assert await client.say(f"AUTH PLAIN {GOOD}") == TAKEN
+
+
+async def test_who_goes_before_the_answer_is_no_fault_of_ours(certificate: CertificateFiles) -> None:
+    """A TLS transport that is closed twice forgets its protocol."""
+    async with door(certificate) as relay:
+        for _ in range(5):
+            async with relay.client() as client:
+                await encrypt(client)
+                client.writer.close()
+                async with asyncio.timeout(PATIENCE):
+                    while relay.server.sessions:
+                        await asyncio.sleep(0)
+        assert not [event for event in relay.events if isinstance(event, Crashed)]
 
 
 async def test_auth_commands_are_limited_by_the_minute(certificate: CertificateFiles) -> None:
