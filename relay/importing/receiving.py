@@ -35,6 +35,7 @@ def translate_receiving(source: Source, draft: Draft, services: Sequence[Service
     """
     _listen(source, draft, services, place)
     _networks(source, draft)
+    _users(source, draft, services)
     _clientcerts(source, draft)
     _proxies(source, draft)
     for name in _RESTRICTIONS:
@@ -128,6 +129,19 @@ def _networks(source: Source, draft: Draft) -> None:
         draft.remark(Sort.LOOK, place, text)
         return
     draft.put("smtpd", name, list(items), place, name)
+
+
+def _users(source: Source, draft: Draft, services: Sequence[Service]) -> None:
+    """Passwords are with Dovecot or Cyrus SASL, as hashes of which ours cannot be made: whoever imports adds the users."""
+    name = "smtpd_sasl_auth_enable"
+    places = [source.place(name)] if source.switch(name) else []
+    places += [one.place for each in services for one in each.options if one.name == name and one.value == "yes"]
+    if places:
+        text = (
+            f"{name}: clients log in as the users of smtpd.users_file, which needs TLS and does not ask Dovecot or Cyrus: "
+            'set users_file = "users", and then `dane-relay user add NAME -c relay.toml` once for each user'
+        )
+        draft.remark(Sort.LOOK, places[0], text)
 
 
 def _clientcerts(source: Source, draft: Draft) -> None:

@@ -255,3 +255,23 @@ def test_client_certificates_let_in_whom_they_let_in_there(main: str, maps: list
 def test_proxies_are_named_by_whoever_imports() -> None:
     (remark,) = (each for each in remarks("smtpd_upstream_proxy_protocol = haproxy") if "proxy" in each)
     assert "to be looked at: smtpd_upstream_proxy_protocol: write the addresses of your proxies into" in remark
+
+
+@pytest.mark.parametrize(
+    ("main", "master", "place"),
+    [
+        ("smtpd_sasl_auth_enable = yes", MASTER, "main.cf:1"),
+        (
+            "",
+            f"{MASTER}submission inet n - y - - smtpd\n  -o smtpd_sasl_auth_enable=yes\n",
+            "master.cf:4",
+        ),
+        ("", f"smtp inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes\n{MASTER}", "master.cf:1"),
+    ],
+)
+def test_users_who_log_in_are_to_be_added_by_whoever_imports(main: str, master: str, place: str) -> None:
+    (remark,) = (each for each in remarks(main, master) if "to be looked at: smtpd_sasl_auth_enable" in each)
+    assert remark.startswith(place), remark
+    assert "users_file" in remark
+    assert "`dane-relay user add NAME -c relay.toml`" in remark
+    assert not [each for each in remarks("smtpd_sasl_auth_enable = no", MASTER) if "users_file" in each]
