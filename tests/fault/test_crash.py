@@ -22,6 +22,7 @@ def test_twenty_rounds(tmp_path: Path) -> None:
     figures = harness.figures
     assert harness.troubles == []
     assert (figures.lost, figures.damaged, figures.duplicates_inexcusable) == (0, 0, 0)
+    assert figures.duplicates_reply_read == 0, "a session went on behind its 250 before the result was committed"
     assert figures.rounds == 20
     assert figures.kills >= 20
     assert figures.accepted > 200, "there was no load"
@@ -44,6 +45,7 @@ def test_a_thousand_rounds(tmp_path: Path) -> None:
     assert statuses == [0] * SIDE_BY_SIDE
     assert total.rounds == LONG_ROUNDS
     assert (total.lost, total.damaged, total.duplicates_inexcusable) == (0, 0, 0)
+    assert total.duplicates_reply_read == 0, "a session went on behind its 250 before the result was committed"
 
 
 def taken(token: str, life: int, *, age: float = -1.0, followed: bool = False) -> Taken:
