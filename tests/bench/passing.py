@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -69,7 +70,20 @@ class Asker:
 def one(relay: RelayProcess, content: bytes) -> dict[str, float]:
     """Send a message, wait until it is delivered; what another client saw meanwhile."""
     asker = Asker(relay)
-    relay.wait_for_status(relay.send(content, sender="a@client.test", recipients=["x@sink.test"]))
+    with relay.connect() as peer:
+        peer.recv(1000)
+        for said in (
+            b"EHLO large.test\r\n",
+            b"MAIL FROM:<a@client.test>\r\n",
+            b"RCPT TO:<x@sink.test>\r\n",
+            b"DATA\r\n",
+        ):
+            peer.sendall(said)
+            peer.recv(1000)
+        peer.sendall(content)  # as it is: nothing here may hold up the asker's thread
+        found = re.match(rb"250 2\.0\.0 Ok: queued as (\S+)", peer.recv(1000))
+    assert found is not None
+    relay.wait_for_status(found[1].decode())
     return asker.stop()
 
 
@@ -80,7 +94,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=None, help="on the disk to be used (the temporary directory)")
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="dane-relay-passing-", dir=arguments.directory))
-    small, large = (b"Subject: x\r\n\r\n" + _LINE * (size // len(_LINE)) for size in (10_240, SIZE))
+    small, large = (b"Subject: x\r\n\r\n" + _LINE * (size // len(_LINE)) + b".\r\n" for size in (10_240, SIZE))
     try:
         with sink() as port, RelayProcess(directory, settings(port, keep=False)) as relay:
             quiet = [one(relay, small) for _ in range(200)][-1]
