@@ -70,6 +70,9 @@ PROGRAMS = {
         Program("exim4", ("exim4-daemon-light",)),
         Program("swaks", ("swaks", "libnet-ssleay-perl")),
         Program("curl", ("curl",)),
+        Program("node", ("nodejs", "node-nodemailer")),
+        Program("msmtp", ("msmtp",)),
+        Program("gsasl", ("gsasl",)),
         Program("haproxy", ("haproxy",)),
         Program("pflogsumm", ("pflogsumm", "libdate-calc-perl")),
     )

@@ -9,36 +9,21 @@ import signal
 import smtplib
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from relay.sasl.scram import ScramClient
 from relay.sasl.secret import Secret
-from tests import pki
 from tests.interop import servers
-from tests.loopback import free_port
+from tests.interop.front_door import PASSWORD, USER, login_relay, submissions, user
 from tests.recording_sink import RecordingSink
-from tests.relay_process import RelayProcess, Settings
+from tests.relay_process import RelayProcess
 
 pytestmark = pytest.mark.interop
 
-USER, PASSWORD = "joe@client.test", "correct horse"
 CONTENT = b"Subject: hello\r\n\r\nhello\r\n"
-
-
-def user(relay: RelayProcess, *words: str, password: str = "") -> None:
-    subprocess.run(
-        [sys.executable, "-m", "relay", "user", *words, "-c", relay.configuration],
-        input=f"{password}\n",
-        text=True,
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
 
 
 @pytest.fixture
@@ -49,36 +34,8 @@ def sink() -> Iterator[RecordingSink]:
 
 @pytest.fixture
 def relay(tmp_path: Path, sink: RecordingSink) -> Iterator[RelayProcess]:
-    """A relay that takes mail of those who log in, and of nobody else."""
-    now, submissions = datetime.now(UTC), free_port()
-    dates = (now - timedelta(days=1), now + timedelta(days=1))
-    root = pki.authority(dates=dates)
-    leaf = root.issue("relay.test", dns=["relay.test"], dates=dates, eku=[pki.SERVER_AUTH])
-    settings: Settings = {
-        "smtp": {"relayhost": [f"[{sink.address}]:{sink.port}"], "tls_security_level": "may"},
-        "smtpd": {
-            "mynetworks": ["192.0.2.0/24"],
-            "tls_security_level": "may",
-            "tls_cert_file": "relay.pem",
-            "tls_key_file": "relay.pem",
-            "users_file": "users",
-            "submissions_listen": [f"127.0.0.1:{submissions}"],
-        },
-        "dns": {"nameservers": [f"127.0.0.1:{free_port()}"], "timeout": "1s"},
-    }
-    relay = RelayProcess(
-        tmp_path, settings, {"ca.pem": root.pem.decode(), "relay.pem": (leaf.key_pem + leaf.pem).decode()}
-    )
-    (tmp_path / "relay.pem").chmod(0o600)
-    user(relay, "add", USER, password=PASSWORD)
-    with relay:
+    with login_relay(tmp_path, sink) as relay:
         yield relay
-
-
-def submissions(relay: RelayProcess) -> int:
-    found = re.search(r'submissions_listen = \["127.0.0.1:(\d+)"\]', relay.configuration.read_text())
-    assert found
-    return int(found[1])
 
 
 def session(relay: RelayProcess) -> smtplib.SMTP:
