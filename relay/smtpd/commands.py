@@ -11,6 +11,8 @@ from relay.smtpd import replies
 
 _MAX_QUOTED = 100
 _AFTER_AUTH = re.compile(rb"\bAUTH\b.*", re.DOTALL | re.IGNORECASE)
+# A word with another one behind it, or the name of a header field: not a word alone, which may be a password in base64.
+_FIRST_WORD = re.compile(rb"\s*([!-9;-~]{1,40})[ :]\s*\S")
 # smtpd_forbidden_commands, and a header field where a command should be (is_header.c): no mail client says any of it.
 _FORBIDDEN = re.compile(r"CONNECT|GET|POST|[^A-Z].*|[!-9;-~]+:.*", re.DOTALL)
 # Commands that end a group of pipelined ones (RFC 2920 section 3.1; smtpd.c, SMTPD_CMD_FLAG_LAST).
@@ -51,3 +53,10 @@ def read_command(line: bytes, knows: Callable[[str], bool]) -> Command | Reply:
 def quoted(octets: bytes) -> str:
     """What a client said, for the log: ASCII, on one line, bounded; nothing that follows an AUTH."""
     return ascii(_AFTER_AUTH.sub(b"AUTH ...", octets)[:_MAX_QUOTED].decode("latin-1"))[1:-1]
+
+
+def first_word(octets: bytes) -> str:
+    """What is safe to log of octets that are no command, where passwords are expected: a client may garble its AUTH, or go on
+    with a password although AUTH was no command."""
+    found = _FIRST_WORD.match(octets)
+    return f"{quoted(found[1])} ..." if found else "..."

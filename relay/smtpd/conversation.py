@@ -26,7 +26,7 @@ from relay.mail.envelope import Client, ClientCertificate, ClientTls, Envelope
 from relay.mail.reply import Reply
 from relay.smtpd import replies
 from relay.smtpd.authentication import Authenticator
-from relay.smtpd.commands import Command, quoted, read_command
+from relay.smtpd.commands import Command, first_word, quoted, read_command
 from relay.smtpd.content import BareLineEnds
 from relay.smtpd.dialogue import Dialogue
 from relay.smtpd.incoming import TIMED_OUT, ClientGone, Incoming, Odd
@@ -300,8 +300,11 @@ class Conversation:
             self._note(f"{client}: subject_CN={shown.subject}, issuer={shown.issuer}, {prints}")
         self._note(f"{word} TLS connection established from {client}: {strength}")
 
-    def _said(self, octets: bytes) -> str:  # behind an AUTH, whatever became of it, may be a password
-        return "..." if self._verb == "AUTH" or "auth" in self._patience.commands else quoted(octets)
+    def _said(self, octets: bytes) -> str:
+        """What was said out of turn or as no command, for the log: behind an AUTH, whatever became of it, may be a password."""
+        if self._verb == "AUTH" or "auth" in self._patience.commands:
+            return "..."
+        return first_word(octets) if self._logins.available else quoted(octets)
 
     def _say(self, reply: Reply) -> None:
         self._transcript.said(reply, self._outgoing.answer(reply))

@@ -164,6 +164,8 @@ async def test_no_log_line_has_what_follows_an_auth(certificate: CertificateFile
             ("EHLO x", f"AUTH PLAIN {secret}"),
             ("AUTH LOGIN", secret, secret),
             ("NOOP", f"AUTH LOGIN {secret}", secret),
+            ("EHLO x", f"*UTH PLAIN {secret}"),
+            ("EHLO x", "UTH LOGIN", secret, secret),
         ):
             async with relay.client() as client:
                 client.send(*lines)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from relay.mail.reply import Reply
 from relay.smtpd import replies
-from relay.smtpd.commands import Command, quoted, read_command
+from relay.smtpd.commands import Command, first_word, quoted, read_command
 
 KNOWN = frozenset({"MAIL", "NOOP", "EHLO", "DATA", "QUIT", "RCPT"})
 
@@ -51,6 +51,21 @@ def test_which_commands_end_a_group() -> None:
         False,
     ]
     assert Command("MAIL", "").ends_a_group("SMTP")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"*UTH PLAIN AHMAc2VjcmV0", "*UTH ..."),
+        (b"Subject: to be seen", "Subject ..."),
+        (b"\x00\xff word", "..."),
+        (b"AHMAc2VjcmV0", "..."),
+        (b"AHMAc2VjcmV0 ", "..."),
+        (b"", "..."),
+    ],
+)
+def test_only_a_word_that_others_follow_is_shown_where_passwords_are_expected(line: bytes, shown: str) -> None:
+    assert first_word(line) == shown
 
 
 @given(st.binary(max_size=300))
