@@ -36,8 +36,7 @@ bench: $(VENV)/.installed-dev
 	@$(PY) -m $(BENCH) $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-result.json bench-judge-result.json \
-		bench-neighbours-result.json bench-crowd-result.json bench-passing-result.json
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-result.json bench-*-result.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are older than pyproject.toml when what it asks for has changed; nothing else makes pip run again.
