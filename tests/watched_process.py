@@ -70,6 +70,11 @@ class WatchedProcess:
         self._process.stdin.write(line.encode() + b"\n")
         self._process.stdin.flush()
 
+    def end_input(self) -> None:
+        """Close its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     @property
     def pid(self) -> int:
         """The child's process id."""

@@ -186,6 +186,7 @@ class _Pages:
     async def metrics(self, request: web.Request) -> web.Response:
         """Everything counted, with the queue as it is now (or was a few seconds ago)."""
         await self._count_queue()
+        self._facts.metrics.tasks(len(asyncio.all_tasks()))
         return web.Response(body=self._facts.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _count_queue(self) -> None:

@@ -128,6 +128,7 @@ class Metrics:
         self._queue_age = self._gauge(
             "queue_oldest_seconds", "Age of the oldest message in the queue, 0 if there is none"
         )
+        self._tasks = self._gauge("tasks", "Tasks of the event loop that have not ended")
         self._gauge("info", "This relay", "version").labels(version).set(1)
 
     def observe(self, event: Event) -> None:
@@ -244,6 +245,10 @@ class Metrics:
     def queue_silent(self) -> None:
         """The store did not answer: its gauges keep their last values and ``queue_up`` says not to trust them."""
         self._queue_up.set(0)
+
+    def tasks(self, number: int) -> None:
+        """Set the gauge of the tasks that are under way."""
+        self._tasks.set(number)
 
     def render(self) -> bytes:
         """Everything counted, as ``CONTENT_TYPE``."""

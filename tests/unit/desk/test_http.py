@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -104,6 +105,9 @@ async def test_metrics_show_the_queue_as_it_is_now() -> None:
     assert 'dane_relay_queue_deliveries{state="deferred"} 2.0' in text
     assert 'dane_relay_queue_deliveries{state="active"} 0.0' in text
     assert "dane_relay_queue_oldest_seconds 60.0" in text
+    found = re.search(r"^dane_relay_tasks (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) >= 2  # this test and the request that it made
 
 
 async def test_many_scrapes_count_the_queue_once() -> None:
