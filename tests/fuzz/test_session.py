@@ -10,7 +10,9 @@ import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,10 +25,12 @@ from relay.log.events import Crashed
 from relay.sasl import users as users_module
 from relay.smtpd.authentication import Lockout
 from relay.smtpd.content import BareLineEnds
+from relay.smtpd.proxy import Passed
 from relay.smtpd.session import Session
 from tests.fuzz.auth_dialogues import RIGHT, SECRETS, Dialogue, Door, dialogues
 from tests.unit.sasl.users_of_tests import CHEAP, users
 from tests.unit.smtpd.front_end import FrontEnd, RecordingStore, front_end, options
+from tests.unit.smtpd.proxy_headers import CLIENT, GOOD
 
 LONG_SECONDS = float(os.environ.get("RELAY_FUZZ_SECONDS", "600"))
 _REPLIES = re.compile(rb"(?:[2-5]\d\d-[^\r\n]*\r\n)*[2-5]\d\d [^\r\n]*\r\n")
@@ -88,17 +92,43 @@ script = st.lists(piece, max_size=14).flatmap(
 cutting = st.lists(st.integers(0, 4000), max_size=8)
 
 
-class Bench:
-    """A server in a loop that lives as long as the test."""
+@dataclass(frozen=True)
+class Introduced:
+    """What a proxy says first, and whether all of it is surely a header."""
 
-    def __init__(self, directory: Path, strict: bool) -> None:
+    octets: bytes
+    good: bool
+
+
+DIRECT = Introduced(b"", good=True)
+good_headers = st.sampled_from([header for header, _ in GOOD])
+changed_headers = st.tuples(good_headers, st.integers(0, 60), st.binary(max_size=2), st.integers(0, 2)).map(
+    lambda drawn: drawn[0][: drawn[1]] + drawn[2] + drawn[0][drawn[1] + drawn[3] :]
+)
+headers = st.one_of(
+    good_headers.map(lambda octets: Introduced(octets, good=True)),
+    st.one_of(changed_headers, st.binary(max_size=20), good_headers.map(lambda octets: octets[:-1])).map(
+        lambda octets: Introduced(octets, good=False)
+    ),
+)
+
+
+class Bench:
+    """A server in a loop that lives as long as the test.
+
+    :param proxied: whether all connections come from a proxy; then only the client CLIENT may relay.
+    """
+
+    def __init__(self, directory: Path, strict: bool, *, proxied: bool = False) -> None:
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
         self.store = RecordingStore()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
         pem = str(Authority(directory, datetime.now(UTC)).issue(CertificateKind.SELF_SIGNED, "relay.example").pem_file)
+        behind = {"proxy_networks": (ip_network("127.0.0.0/8"),), "mynetworks": (ip_network(CLIENT.address),)}
         self._options = options(
+            **(behind if proxied else {}),
             tls_cert_file=pem,
             timeout=5.0,
             message_size_limit=100_000,
@@ -120,6 +150,12 @@ class Bench:
     def run(self, pieces: Sequence[bytes], cuts: Sequence[int]) -> None:
         """One session, and everything that must hold after it."""
         self._runner.run(self._session(pieces, cuts))
+
+    def introduce(self, header: Introduced, pieces: Sequence[bytes], cuts: Sequence[int]) -> None:
+        """One session through a proxy that says this, and everything that must hold after it."""
+        self._runner.run(self._session(pieces, cuts, header))
+        named = str(CLIENT.address).encode() in header.octets or CLIENT.address.packed in header.octets
+        assert named or not self.store.messages, f"mail of a client who may not relay, behind {header}"
 
     def log_in(self, dialogue: Dialogue, pieces: Sequence[bytes], cuts: Sequence[int]) -> None:
         """One session that begins with AUTH, and everything that must hold after it."""
@@ -183,7 +219,7 @@ class Bench:
         self.store.messages.clear()
         self.store.puts.clear()
 
-    async def _session(self, pieces: Sequence[bytes], cuts: Sequence[int]) -> None:
+    async def _session(self, pieces: Sequence[bytes], cuts: Sequence[int], header: Introduced = DIRECT) -> None:
         self._clean()
         before = len(self.store.messages)
         tasks = len(asyncio.all_tasks())
@@ -192,7 +228,11 @@ class Bench:
         reader, writer = await asyncio.open_connection(*self.front.address)
         try:
             async with asyncio.timeout(_PATIENCE):
-                if said.startswith(TRANSACTION[0]):
+                octets = header.octets
+                for begin, end in pairwise([0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]):
+                    writer.write(octets[begin:end])
+                    await asyncio.sleep(0)
+                if said.startswith(TRANSACTION[0]) and header.good:
                     await reader.readuntil(b"\r\n")  # the greeting
                     writer.write(TRANSACTION[0])
                     while not (await reader.readuntil(b"\r\n")).startswith(b"250 "):
@@ -310,6 +350,22 @@ def test_whatever_is_said_to_auth_is_answered_or_cut_off_and_only_who_is_right_i
         bench.log_in(dialogue, pieces, cuts)
 
     run()
+
+
+def test_whatever_a_proxy_says_only_the_client_it_names_may_relay(tmp_path: Path) -> None:
+    whole = [*TRANSACTION, b"DATA\r\n", b"x\r\n.\r\n", b"QUIT\r\n"]
+    with Bench(tmp_path, strict=False, proxied=True) as bench:
+        for octets, passed in GOOD:
+            bench.introduce(Introduced(octets, good=True), whole, [5, 7])
+            named = isinstance(passed, Passed) and passed.address == CLIENT.address
+            assert len(bench.store.messages) == named, octets
+
+        @attempts(300, database=True)
+        @given(headers, script, cutting)
+        def run(header: Introduced, pieces: list[bytes], cuts: list[int]) -> None:
+            bench.introduce(header, pieces, cuts)
+
+        run()
 
 
 @pytest.mark.long

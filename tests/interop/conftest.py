@@ -11,6 +11,7 @@ import pytest
 
 from tests.interop import servers
 from tests.interop.world import World, world
+from tests.recording_sink import RecordingSink
 from tests.relay_process import RelayProcess
 
 
@@ -35,6 +36,13 @@ def relay(real_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A relay in that world; each test uses destinations of its own, because failing ones are put off."""
     directory = tmp_path_factory.mktemp("relay")
     with RelayProcess(directory, real_world.relay_settings(), {"tls_policy": real_world.tls_policy}) as running:
+        yield running
+
+
+@pytest.fixture
+def sink() -> Iterator[RecordingSink]:
+    """A receiver that keeps what comes."""
+    with RecordingSink("127.0.0.1", 0) as running:
         yield running
 
 

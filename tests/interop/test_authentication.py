@@ -27,12 +27,6 @@ CONTENT = b"Subject: hello\r\n\r\nhello\r\n"
 
 
 @pytest.fixture
-def sink() -> Iterator[RecordingSink]:
-    with RecordingSink("127.0.0.1", 0) as sink:
-        yield sink
-
-
-@pytest.fixture
 def relay(tmp_path: Path, sink: RecordingSink) -> Iterator[RelayProcess]:
     with login_relay(tmp_path, sink) as relay:
         yield relay

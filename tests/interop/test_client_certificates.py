@@ -1,4 +1,4 @@
-"""Clients of the world show a certificate: openssl s_client, curl and swaks; the fingerprint alone says who may relay."""
+"""Clients of the world show a certificate, openssl s_client, curl, swaks, Postfix: the fingerprint alone says who may relay."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import pytest
 
 from tests import pki
 from tests.interop import servers
+from tests.interop.nameservers import Endpoint
+from tests.interop.places import places
+from tests.interop.postfix import Listener, postfix
 from tests.loopback import free_port
 from tests.recording_sink import RecordingSink
 from tests.relay_process import RelayProcess
@@ -83,13 +86,29 @@ def by_swaks(relay: RelayProcess, certificate: Path, wrapped: int) -> str:
     return str(found[-1])
 
 
-CLIENTS: dict[str, Send] = {"openssl": by_openssl, "curl": by_curl, "swaks": by_swaks}
+def by_postfix(relay: RelayProcess, certificate: Path, wrapped: int) -> str:
+    """As it is set up to be known by its certificate at a smarthost; what cannot be delivered stays in its queue."""
+    entrance = Endpoint("127.0.0.1", free_port())
+    with places("postfix") as (directory,):
+        shown = directory / "client.pem"
+        shown.write_bytes(certificate.read_bytes())
+        settings = {
+            "mynetworks": "127.0.0.0/8",
+            "myhostname": "client.test",
+            "relayhost": f"[127.0.0.1]:{wrapped or relay.port}",
+            "smtp_tls_security_level": "encrypt",
+            "smtp_tls_wrappermode": "yes" if wrapped else "no",
+            "smtp_tls_cert_file": str(shown),
+            "smtp_tls_key_file": str(shown),
+        }
+        with postfix([Listener("in", entrance)], directory, settings=settings) as running:
+            with smtplib.SMTP(entrance.address, entrance.port, "client.test", timeout=60) as client:
+                client.sendmail(SENDER, RECIPIENT, b"Subject: hello\r\n\r\nhello\r\n")
+            found = running.process.wait_for(r"status=(?:sent \(|deferred \(.* said: )(\d\d\d) ")
+    return str(found[1])
 
 
-@pytest.fixture
-def sink() -> Iterator[RecordingSink]:
-    with RecordingSink("127.0.0.1", 0) as sink:
-        yield sink
+CLIENTS: dict[str, Send] = {"openssl": by_openssl, "curl": by_curl, "swaks": by_swaks, "postfix": by_postfix}
 
 
 @pytest.fixture

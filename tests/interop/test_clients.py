@@ -40,12 +40,6 @@ _NODE_MODULES = "/usr/share/nodejs"
 
 
 @pytest.fixture
-def sink() -> Iterator[RecordingSink]:
-    with RecordingSink("127.0.0.1", 0) as sink:
-        yield sink
-
-
-@pytest.fixture
 def relay(tmp_path: Path, sink: RecordingSink) -> Iterator[RelayProcess]:
     with login_relay(tmp_path, sink) as relay:
         yield relay

@@ -77,12 +77,6 @@ class Balancer:
 
 
 @pytest.fixture
-def sink() -> Iterator[RecordingSink]:
-    with RecordingSink("127.0.0.1", 0) as sink:
-        yield sink
-
-
-@pytest.fixture
 def relay(tmp_path: Path, sink: RecordingSink) -> Iterator[RelayProcess]:
     servers.require("haproxy")
     now, submissions = datetime.now(UTC), free_port()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from tests.relay_process import RelayProcess
 pytestmark = pytest.mark.interop
 
 OTHER = pwd.getpwnam("nobody")
-
-
-@pytest.fixture
-def sink() -> Iterator[RecordingSink]:
-    with RecordingSink("127.0.0.1", 0) as sink:
-        yield sink
 
 
 def relay_of(directory: Path, sink: RecordingSink) -> RelayProcess:
