@@ -165,7 +165,8 @@ class Incoming:
             if len(octets) <= most:
                 return octets
             self._buffer += octets
-        block = bytes(self._buffer[:most])
+        with memoryview(self._buffer) as buffered:
+            block = bytes(buffered[:most])
         del self._buffer[:most]
         return block
 

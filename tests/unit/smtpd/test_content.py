@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.smtpd.content import ContentDecoder
+from relay.smtpd.content import ContentDecoder, has_bare
 
 # Made of what matters, so that ends, stuffed dots and stray line ends come up all the time.
 hostile = st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"x", b"\r\n.\r\n"]), max_size=24).map(
@@ -122,6 +122,16 @@ def test_nothing_is_taken_after_the_end() -> None:
 def test_blocks_follow_the_laws(stream: bytes) -> None:
     stream += b"\r\n.\r\n"
     assert decode(stream) == reference(stream)
+
+
+@given(hostile)
+@example(b"")
+@example(b"\r")
+@example(b"x\r\n\r")
+@example(b"\x85\xe2\x80\xa8\x0b\x0c\x1c")  # line ends elsewhere: in Unicode, and on paper
+def test_a_bare_line_end_is_what_is_left_without_crlf(octets: bytes) -> None:
+    without = octets.replace(b"\r\n", b"x")
+    assert has_bare(octets) == (b"\r" in without or b"\n" in without)
 
 
 @given(hostile, st.lists(st.integers(0, 80), max_size=6))
