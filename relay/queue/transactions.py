@@ -5,14 +5,16 @@ They may be run twice (see ``writer.commit_together``), so they change nothing b
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Protocol, assert_never
 
 import apsw
 
-from relay.mail.envelope import Message, QueueId, RecipientId
+from relay.mail.envelope import Message, QueueId, Recipient, RecipientId
 from relay.outcome.result import Bounced, Deferred, Sent
 from relay.queue import arrivals, selection
 from relay.queue.rows import (
@@ -32,8 +34,22 @@ from relay.queue.store import Lease, LeaseLost, LeaseToken, Report, Settlement
 # One transaction of a flush; so a million deliveries do not hold up everyone else.
 FLUSH_AT_ONCE = 5_000
 
+# The one statement that settles most mail: all of a message's last delivery is done, and its content is no file. It changes
+# nothing unless the lease is held and its recipients are just these, in the order of the index; then the long way decides.
+_END_WHOLE = (
+    "DELETE FROM message WHERE id = ?1"
+    " AND EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND number = ?2 AND lease = ?3 AND state = 'leased')"
+    " AND NOT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND number <> ?2)"
+    " AND EXISTS (SELECT 1 FROM body WHERE message = ?1 AND spool = '')"
+    " AND ?4 = (SELECT group_concat(id) FROM recipient WHERE message = ?1 AND delivery = ?2 AND state = 'pending')"
+)
+
 # Where a delivery goes when nobody delivers it any more: an administrator's hold outlasts attempts.
 _REST = "CASE held WHEN 1 THEN 'held' ELSE 'waiting' END"
+
+
+_Unsettled = dict[int, dict[RecipientId, bool]]
+"""Recipients that are not settled by the number of their delivery, in order, each with whether its delay was reported."""
 
 
 class Choose(Protocol):
@@ -72,45 +88,41 @@ def lease(
     :param serial: of this call, unique in this process: it makes the tokens unlike all others.
     :param recipient_limit: at most so many recipients in a lease; 0 for no limit.
     """
-    messages: dict[int, Message] = {}
+    known: dict[int, tuple[Message, _Unsettled]] = {}
     leases = []
     for chosen in choose(connection, now=micros(now)):
         key = (chosen.message, chosen.number)
-        if recipient_limit:
-            _split(connection, key, recipient_limit)
+        if chosen.message not in known:
+            known[chosen.message] = _read(connection, chosen.message)
+        message, unsettled = known[chosen.message]
+        people = unsettled[chosen.number]
+        if recipient_limit and len(people) > recipient_limit:
+            _split(connection, key, list(people)[recipient_limit:])
+            people = dict(islice(people.items(), recipient_limit))
         ((destination, attempts, override),) = connection.execute(
             "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1, began_at = ?"
             " WHERE message = ? AND number = ? RETURNING destination, attempts, tls_override",
             (serial, micros(until), micros(now), *key),
         ).fetchall()
-        if chosen.message not in messages:
-            messages[chosen.message] = read_message(connection, chosen.message)
-        message = messages[chosen.message]
-        pending = _pending(connection, *key)
         leases.append(
             Lease(
                 token=arrivals.token_of(chosen.message, chosen.number, serial),
                 message=message,
                 destination=text(destination),
-                recipients=tuple(one for one in message.envelope.recipients if one.id in pending),
+                recipients=tuple(one for one in message.envelope.recipients if one.id in people),
                 attempts=number(attempts) - 1,
                 leased_at=now,
                 due_at=moment(chosen.next_attempt),
                 total_recipients=len(message.envelope.recipients),
-                delay_told=frozenset(id_ for id_, told in pending.items() if told),
+                delay_told=frozenset(id_ for id_, told in people.items() if told),
                 override=override_of(override),
             )
         )
     return leases
 
 
-def _split(connection: apsw.Connection, key: tuple[int, int], limit: int) -> None:
-    """Leave a delivery its first ``limit`` recipients; the others become one that waits, as due, as untried as before."""
-    people = connection.execute(
-        "SELECT id FROM recipient WHERE message = ? AND delivery = ? AND state = 'pending' ORDER BY position", key
-    ).fetchall()
-    if len(people) <= limit:
-        return
+def _split(connection: apsw.Connection, key: tuple[int, int], others: Sequence[RecipientId]) -> None:
+    """Take some recipients from a delivery; they become one that waits, as due, as untried as before."""
     ((last,),) = connection.execute("SELECT max(number) FROM delivery WHERE message = ?", key[:1]).fetchall()
     rest = number(last) + 1
     connection.execute(
@@ -120,23 +132,31 @@ def _split(connection: apsw.Connection, key: tuple[int, int], limit: int) -> Non
         (rest, *key),
     )
     connection.executemany(
-        "UPDATE recipient SET delivery = ? WHERE message = ? AND id = ?",
-        [(rest, key[0], id_) for (id_,) in people[limit:]],
+        "UPDATE recipient SET delivery = ? WHERE message = ? AND id = ?", [(rest, key[0], id_) for id_ in others]
     )
 
 
 def read_message(connection: apsw.Connection, row: int) -> Message:
     """A message with all recipients of its envelope, settled ones included."""
-    recipients = connection.execute(
-        f"SELECT {RECIPIENT_COLUMNS} FROM recipient WHERE message = ? ORDER BY position",  # noqa: S608 - constant columns
+    return _read(connection, row)[0]
+
+
+def _read(connection: apsw.Connection, row: int) -> tuple[Message, _Unsettled]:
+    people: list[Recipient] = []
+    unsettled: _Unsettled = defaultdict(dict)
+    for *columns, part, state, told in connection.execute(
+        f"SELECT {RECIPIENT_COLUMNS}, delivery, state, delay_told FROM recipient"  # noqa: S608 - constant columns
+        " WHERE message = ? ORDER BY position",
         (row,),
-    )
-    people = tuple(recipient_of(one) for one in recipients)
+    ):
+        people.append(recipient_of(tuple(columns)))
+        if state == "pending":
+            unsettled[number(part)][people[-1].id] = bool(told)
     (message,) = connection.execute(
         f"SELECT {MESSAGE_COLUMNS} FROM message WHERE id = ?",  # noqa: S608 - constant columns
         (row,),
     ).fetchall()
-    return message_of(message, people)
+    return message_of(message, tuple(people)), unsettled
 
 
 def _pending(connection: apsw.Connection, message: int, part: int) -> dict[RecipientId, bool]:
@@ -192,6 +212,11 @@ def settle(connection: apsw.Connection, settlement: Settlement) -> Settled:
     :raises ValueError: if a result is not for a recipient of the lease.
     """
     message, part, serial = _parts(settlement.lease.token)
+    done = sorted(id_ for id_, result in settlement.results.items() if not isinstance(result, Deferred))
+    if len(done) == len(settlement.results) and not settlement.reports:
+        connection.execute(_END_WHOLE, (message, part, serial, ",".join(map(str, done))))
+        if connection.changes():
+            return Settled(last=True, spool="")
     held = connection.execute(
         "SELECT 1 FROM delivery WHERE message = ? AND number = ? AND lease = ? AND state = 'leased'",
         (message, part, serial),
@@ -210,8 +235,7 @@ def settle(connection: apsw.Connection, settlement: Settlement) -> Settled:
     )
     for report in settlement.reports:
         _put_report(connection, report)
-    done = {id_ for id_, result in settlement.results.items() if not isinstance(result, Deferred)}
-    if done == pending:
+    if set(done) == pending:
         return _remove_delivery(connection, message, part)
     connection.execute(
         f"UPDATE delivery SET state = {_REST}, lease = 0, lease_until = 0, next_attempt = ?"  # noqa: S608 - constant

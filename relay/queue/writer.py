@@ -1,17 +1,19 @@
 """Threads that own a database connection each: one writer with group commit, one reader.
 
-The asyncio side hands over jobs; the writer's thread takes all that wait, runs each in a savepoint of one transaction,
-commits once, and only then answers all of them in one call to the loop. So jobs share the cost of a sync, and nobody
-hears of a result that is not on the disk. After an error that leaves the disk in doubt, jobs are refused (``health``).
+The asyncio side hands over jobs; the writer's thread takes all that wait, runs them in one transaction, commits once, and
+only then answers all of them in one call to the loop. So jobs share the cost of a sync, and nobody hears of a result that is
+not on the disk. Each statement gives up Python's lock and waits to have it back: their number is what a job costs. After an
+error that leaves the disk in doubt, jobs are refused (``health``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import apsw
@@ -56,7 +58,7 @@ class _BatchLost(Exception):  # noqa: N818 - it names the state, not the handlin
 
 
 def commit_together(connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> list[Answer]:
-    """Run jobs in one transaction, each in a savepoint: one that raises is undone alone.
+    """Run jobs in one transaction; one that raises is undone alone.
 
     If the transaction as a whole fails (disk full), each job is tried in one of its own, so that a large message that
     does not fit does not keep small results from being written. Jobs may therefore run twice. After an error that
@@ -64,7 +66,7 @@ def commit_together(connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> li
     """
     try:
         connection.execute("BEGIN IMMEDIATE")
-        answers = [_in_savepoint(connection, job) for job in jobs]
+        answers = _all(connection, jobs) or [_in_savepoint(connection, job) for job in jobs]
         connection.execute("COMMIT")
     except (apsw.Error, _BatchLost) as error:
         if connection.in_transaction:
@@ -91,19 +93,34 @@ def read_each(connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> list[Ans
     return [_read(connection, job) for job in jobs]
 
 
+def _all(connection: apsw.Connection, jobs: Sequence[Job[Any]]) -> list[Answer]:
+    """What jobs give, without savepoints, as nearly none ever raises; nothing, in a transaction begun anew, if one does."""
+    try:
+        return [Done(job(connection)) for job in jobs]
+    except Exception as error:  # it is raised again when the job is run in a savepoint
+        _raise_if_lost(connection, error)
+    connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    return []
+
+
 def _in_savepoint(connection: apsw.Connection, job: Job[Any]) -> Answer:
     connection.execute("SAVEPOINT job")
     try:
         value = job(connection)
     except Exception as error:  # whoever gave us the job hears of it; the thread must go on for the others
-        # On a full disk or an I/O error SQLite may have rolled everything back already.
-        if not connection.in_transaction or isinstance(error, apsw.FullError | apsw.IOError) or is_doubtful(error):
-            raise _BatchLost(error) from error
+        _raise_if_lost(connection, error)
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
         return _failed(error)
     connection.execute("RELEASE job")
     return Done(value)
+
+
+def _raise_if_lost(connection: apsw.Connection, error: Exception) -> None:
+    """On a full disk or an I/O error SQLite may have rolled everything back already."""
+    if not connection.in_transaction or isinstance(error, apsw.FullError | apsw.IOError) or is_doubtful(error):
+        raise _BatchLost(error) from error
 
 
 def _read(connection: apsw.Connection, job: Job[Any]) -> Answer:
@@ -160,8 +177,10 @@ class Lane:
         self._run = run
         self._trust = trust
         self._between = between
-        self._jobs: SimpleQueue[_Item | None] = SimpleQueue()
-        self._put_back: _Item | None = None
+        self._gathered: list[_Item] = []
+        self._jobs: SimpleQueue[list[_Item] | None] = SimpleQueue()
+        self._waiting: deque[_Item] = deque()  # the thread's own
+        self._ended = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._open = False
 
@@ -188,13 +207,22 @@ class Lane:
         if not self._open:
             raise StoreUnavailable("the queue is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Item(job, future, bare))
+        if not self._gathered:
+            # What happens at about the same time shares a commit, and wakes the thread once.
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Item(job, future, bare))
         return future
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._jobs.put(gathered)
 
     async def stop(self) -> None:
         """Do what was submitted, close the connection and end the thread."""
         if self._open:
             self._open = False
+            self._hand_over()
             self._jobs.put(None)
         await asyncio.shield(self._stopped)
 
@@ -240,24 +268,23 @@ class Lane:
         return answers
 
     def _take(self) -> list[_Item]:
-        """Wait for a job and take all that are there, a bare one alone; empty at the end."""
+        """Wait for jobs and take those that are there, a bare one alone; empty at the end."""
+        if not self._waiting and not self._ended:
+            self._receive(self._jobs.get())
+        while not self._jobs.empty():
+            self._receive(self._jobs.get())
         batch: list[_Item] = []
-        item = self._put_back or self._jobs.get()
-        self._put_back = None
-        while item is not None:
-            if item.bare and batch:
-                self._put_back = item
-                return batch
-            batch.append(item)
-            if item.bare or len(batch) == MAX_BATCH:
-                return batch
-            try:
-                item = self._jobs.get_nowait()
-            except Empty:
-                return batch
-        if batch:
-            self._jobs.put(None)  # the end was seen behind the last jobs: see it again after them
+        while self._waiting and len(batch) < MAX_BATCH and not (batch and self._waiting[0].bare):
+            batch.append(self._waiting.popleft())
+            if batch[-1].bare:
+                break
         return batch
+
+    def _receive(self, handed_over: list[_Item] | None) -> None:
+        if handed_over is None:
+            self._ended = True
+        else:
+            self._waiting.extend(handed_over)
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         try:

@@ -53,6 +53,31 @@ def test_a_job_that_raises_is_undone_alone(connection: apsw.Connection) -> None:
     assert seen(connection) == ["a", "c"]
 
 
+def test_jobs_that_go_well_take_no_savepoint(connection: apsw.Connection) -> None:
+    said: list[str] = []
+
+    def hear(cursor: apsw.Cursor, statement: str, bindings: object) -> bool:
+        said.append(statement.partition(" ")[0])
+        return True
+
+    connection.exec_trace = hear
+    assert commit_together(connection, [write("a"), write("b")]) == [Done("a"), Done("b")]
+    assert said == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+
+
+def test_a_job_that_raises_is_run_again_and_the_others_count_once(connection: apsw.Connection) -> None:
+    runs: list[str] = []
+
+    def once(connection: apsw.Connection) -> str:
+        runs.append("run")
+        if len(runs) == 1:
+            raise LookupError("only the first time")
+        return write("b")(connection)
+
+    assert commit_together(connection, [write("a"), once, write("c")]) == [Done("a"), Done("b"), Done("c")]
+    assert seen(connection) == ["a", "b", "c"]
+
+
 def test_a_job_that_ends_the_transaction_does_not_take_the_others_along(connection: apsw.Connection) -> None:
     """As on a full disk: a large message that does not fit must not keep small results from being written."""
     answers = commit_together(connection, [write("a"), failing("b", apsw.FullError("disk is full")), write("c")])
@@ -102,6 +127,37 @@ async def test_more_jobs_than_a_batch_are_all_done_in_order() -> None:
     assert await listing == names
     with pytest.raises(StoreUnavailable, match="closed"):
         lane.submit(seen)
+
+
+async def test_jobs_that_come_at_the_same_time_share_a_commit() -> None:
+    commits: list[int] = []
+
+    def committing() -> bool:
+        commits.append(1)
+        return False
+
+    def connect() -> apsw.Connection:
+        memory = apsw.Connection(":memory:")
+        memory.execute("CREATE TABLE seen (what TEXT UNIQUE)")
+        memory.set_commit_hook(committing)
+        return memory
+
+    lane = Lane("test", connect, commit_together, trusting())
+    await lane.start()
+    assert await asyncio.gather(*(lane.submit(write(name)) for name in "abc")) == ["a", "b", "c"]
+    assert len(commits) == 1
+    await lane.stop()
+
+
+async def test_a_bare_job_is_done_alone_and_in_its_place() -> None:
+    lane = Lane("test", lambda: apsw.Connection(":memory:"), commit_together, trusting())
+    await lane.start()
+    table = lane.submit(lambda connection: bool(connection.execute("CREATE TABLE seen (what TEXT UNIQUE)")))
+    inside = lane.submit(lambda connection: connection.in_transaction)
+    bare = lane.submit(lambda connection: (connection.in_transaction, seen(connection)), bare=True)
+    after = lane.submit(write("after"))
+    await lane.stop()
+    assert (await table, await inside, await bare, await after) == (True, True, (False, []), "after")
 
 
 async def test_a_connection_that_cannot_be_made_is_told() -> None:
