@@ -23,6 +23,7 @@ class WatchedProcess:
     :param command: program and arguments; its standard output and error are read as one stream of lines.
     :param log: where the same lines are kept, so that other programs can read them; appended to.
     :param commands: whether it is told lines (``say``); else its standard input is empty.
+    :param descriptors: open files that it shares, under the same numbers.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class WatchedProcess:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
         commands: bool = False,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.name = Path(command[0]).name
         self.log = log
@@ -47,6 +49,7 @@ class WatchedProcess:
             env={**os.environ, **(environment or {})},
             cwd=directory,
             start_new_session=True,
+            pass_fds=descriptors,
         )
         self._reader = threading.Thread(target=self._read, name=f"reader of {self.name}", daemon=True)
         self._reader.start()

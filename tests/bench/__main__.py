@@ -1,4 +1,4 @@
-"""Messages a second from smtp-source through a relay to a lean sink, ours and Postfix's in turn, in the same run.
+"""Messages a second from smtp-source through a relay to a sink, ours and Postfix's in turn, in the same run.
 
 With DANE and in the clear, from clients that open a connection for each message and from clients that keep theirs.
 ``make bench`` runs it; ``BENCH_ARGS="--messages 2000 --runs 5"``. Prints a table and writes bench-result.json.
@@ -10,55 +10,57 @@ import argparse
 import json
 import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.contenders import CONTENDERS, DOMAIN, Contender, arena
+from tests.bench.contenders import CONTENDERS, Contender, arena
+from tests.bench.runs import CLIENTS, Load, Score, choices, disk_sync_seconds, markdown, measure, one_run
+from tests.bench.sinks import SINKS, Receiving, Sink
 from tests.interop import servers
-from tests.interop.postfix import library_path
-from tests.watched_process import WatchedProcess
+from tests.interop.postfix import version
 
 RESULT = Path("bench-result.json")
 WARM_UP = 100
-PATIENCE = 180.0
-CLIENTS = {"reused": ["-d"], "fresh": []}
+MEMORY_DISK = Path("/dev/shm")
+HEADS = (
+    "delivery, clients' connections",
+    "",
+    "messages/s",
+    "runs",
+    "ours is",
+    "CPU a message",
+    "MiB",
+    "delay p50, p99",
+)
 
 
-@dataclass(slots=True)
-class Score:
-    """What a contender did, one figure a run.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where contenders meet.
 
-    :param rate: messages a second, from the start of the clients to the sink's last answer.
-    :param processor: microseconds a message, of all its processes.
-    :param memory: MiB at the end of the run.
-    :param p50: seconds from arrival to delivery, from its log; Postfix and we round to two places.
+    :param tls: dane or clear.
+    :param sink: lean or postfix.
+    :param directory: on the disk to be used, the temporary directory if None.
+    :param durable: False for a file system in memory, where a sync does nothing and a crash loses all.
     """
 
-    rate: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
-    p50: list[float] = field(default_factory=list)
-    p99: list[float] = field(default_factory=list)
+    tls: str
+    sink: str
+    directory: Path | None
+    durable: bool = True
 
-    def summary(self) -> dict[str, float | list[float]]:
-        """Medians, the highest for memory, and the rates of the runs."""
-        return {
-            "messages_per_second": round(statistics.median(self.rate), 1),
-            "runs": [round(one, 1) for one in self.rate],
-            "processor_us_per_message": round(1e6 * statistics.median(self.processor)),
-            "memory_mib": round(max(self.memory), 1),
-            "delay_p50_s": round(statistics.median(self.p50), 2),
-            "delay_p99_s": round(statistics.median(self.p99), 2),
-        }
+    def __str__(self) -> str:
+        sink = ", Postfix as sink" if self.sink == "postfix" else ""
+        return f"{self.tls}{sink}{'' if self.durable else ', on tmpfs, unsafe'}"
 
 
 def main() -> int:
@@ -72,161 +74,127 @@ def main() -> int:
     parser.add_argument("--tls", default="dane,clear", help="dane, clear or both (%(default)s)")
     parser.add_argument("--clients", default=",".join(CLIENTS), help="how they use connections (%(default)s)")
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="%(default)s")
+    parser.add_argument("--sink", default="lean", help=f"one or more of {', '.join(SINKS)} (%(default)s)")
     parser.add_argument("--directory", type=Path, default=None, help="on the disk to be used (the temporary directory)")
+    parser.add_argument("--unsafe", action="store_true", help="all of it once more on tmpfs, where nothing is durable")
+    parser.add_argument("--markdown", action="store_true", help="print the table as docs/performance.md has it")
     arguments = parser.parse_args()
-    names = arguments.contenders.split(",")
-    for given, known in (
-        (names, CONTENDERS),
-        (arguments.tls.split(","), ("dane", "clear")),
-        (arguments.clients.split(","), CLIENTS),
-    ):
-        if unknown := set(given) - set(known):
-            parser.error(f"no such choice: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    result: dict[str, object] = {
-        "what": "smtp-source -> relay -> lean sink that offers PIPELINING and CHUNKING",
-        **{name: getattr(arguments, name) for name in ("messages", "runs", "size", "sessions", "destinations")},
-        "processors": os.cpu_count(),
-    }
-    cases: dict[str, dict[str, object]] = {}
-    for tls in arguments.tls.split(","):
-        directory = Path(tempfile.mkdtemp(prefix="dane-relay-bench-", dir=arguments.directory))
-        directory.chmod(0o755)
-        # In the clear Postfix keeps connections as it comes.
-        entered = [name for name in names if tls == "dane" or name != "postfix-reuse"]
-        try:
-            with arena(directory, entered, dane=tls == "dane") as (sink, contenders):
-                for clients in arguments.clients.split(","):
-                    scores = measure(sink, contenders, clients, arguments)
-                    cases[f"{tls}, {clients}"] = {name: score.summary() for name, score in scores.items()}
+    names = choices(arguments.contenders, CONTENDERS, parser.error)
+    clients = choices(arguments.clients, tuple(CLIENTS), parser.error)
+    grounds = [
+        Ground(tls, sink, arguments.directory)
+        for sink in choices(arguments.sink, SINKS, parser.error)
+        for tls in choices(arguments.tls, ("dane", "clear"), parser.error)
+    ]
+    if arguments.unsafe:
+        grounds += [Ground(ground.tls, ground.sink, MEMORY_DISK, durable=False) for ground in grounds]
+    load = Load(
+        messages=arguments.messages,
+        size=arguments.size,
+        sessions=arguments.sessions,
+        destinations=arguments.destinations,
+    )
+    cases: dict[str, dict[str, Any]] = {}
+    sync: dict[str, float] = {}
+    try:
+        for ground in grounds:
+            # In the clear Postfix keeps connections as it comes.
+            entered = [name for name in names if ground.tls == "dane" or name != "postfix-reuse"]
+            with meeting(ground, entered) as (sink, contenders, directory):
+                for kind in clients:
+                    scores = interleave(sink, contenders, kind, load, arguments.runs)
+                    cases[f"{ground}; {kind}"] = {name: score.summary() for name, score in scores.items()}
                 sessions = {one.name: one.sessions() for one in contenders}
-                assert tls == "clear" or all(sessions.values()), f"no TLS session in a log: {sessions}"
-                cases[f"{tls}, TLS sessions"] = dict(sessions)
-                result["disk_sync_ms"] = round(1000 * disk_sync_seconds(directory), 3)
-        except servers.UnavailableError as error:
-            sys.stderr.write(f"make bench: {error}\n")
-            return 1
-        finally:
-            shutil.rmtree(directory)
-    result["cases"] = cases
+                assert ground.tls == "clear" or all(sessions.values()), f"no TLS session in a log: {sessions}"
+                cases[f"{ground}; TLS sessions"] = dict(sessions)
+                disk = "disk_sync_ms" if ground.durable else "tmpfs_sync_ms"
+                sync[disk] = round(1000 * disk_sync_seconds(directory), 3)
+    except servers.UnavailableError as error:
+        sys.stderr.write(f"make bench: {error}\n")
+        return 1
+    result: dict[str, Any] = {
+        "what": "smtp-source -> relay -> sink that offers PIPELINING and CHUNKING",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "postfix": version(),
+        **asdict(load),
+        "runs": arguments.runs,
+        "processors": os.cpu_count(),
+        **sync,
+        "cases": cases,
+    }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    show(result, cases)
+    show(result, as_markdown=arguments.markdown)
     return 0
 
 
-def measure(
-    sink: WatchedProcess, contenders: Sequence[Contender], clients: str, arguments: argparse.Namespace
-) -> dict[str, Score]:
-    """Interleave the runs, so that whatever else the machine does falls on all."""
+@contextmanager
+def meeting(ground: Ground, names: Sequence[str]) -> Iterator[tuple[Sink, tuple[Contender, ...], Path]]:
+    """Sink and contenders on a ground, in a directory that goes afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="dane-relay-bench-", dir=ground.directory))
+    directory.chmod(0o755)
+    try:
+        with arena(directory, names, dane=ground.tls == "dane", receiving=Receiving(ground.sink)) as (sink, contenders):
+            yield sink, contenders, directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def interleave(sink: Sink, contenders: Sequence[Contender], clients: str, load: Load, runs: int) -> dict[str, Score]:
+    """Let them take turns, so that whatever else the machine does falls on all."""
     scores = {one.name: Score() for one in contenders}
+    warm = Load(
+        messages=min(WARM_UP, load.messages), size=load.size, sessions=load.sessions, destinations=load.destinations
+    )
     for one in contenders:
-        one_run(sink, one, f"{clients}-warm", min(WARM_UP, arguments.messages), arguments)
-    for number in range(arguments.runs):
+        one_run(sink, one, f"{clients}-warm", warm)
+    for number in range(runs):
         for one in contenders:
-            score, before, line = scores[one.name], one.processor_seconds(), len(one.process.lines())
-            seconds, messages = one_run(sink, one, f"{clients}-{number}", arguments.messages, arguments)
-            delays = until_logged(one, line, messages)
-            score.rate.append(messages / seconds)
-            score.processor.append((one.processor_seconds() - before) / messages)
-            score.memory.append(one.memory_mib())
-            score.p50.append(statistics.median(delays))
-            score.p99.append(delays[int(len(delays) * 0.99)])
+            measure(sink, one, scores[one.name], f"{clients}-{number}", load)
     return scores
 
 
-def until_logged(contender: Contender, line: int, messages: int) -> list[float]:
-    """The delays of a run's messages, ascending, as soon as all of them are logged."""
-    deadline = time.monotonic() + PATIENCE
-    while len(delays := contender.delays(line)) < messages:
-        assert time.monotonic() < deadline, f"{contender.name} logged {len(delays)} of {messages} deliveries"
-        time.sleep(0.05)
-    return sorted(delays)
-
-
-def one_run(
-    sink: WatchedProcess, contender: Contender, run: str, messages: int, arguments: argparse.Namespace
-) -> tuple[float, int]:
-    """Seconds from the start of the clients to the sink's answer to the last message, and how many there were.
-
-    :param run: how the clients use connections, and which run it is: ``reused-1``.
-    :raises AssertionError: if not all messages arrive.
-    """
-    destinations = arguments.destinations
-    each = max(1, messages // destinations)
-    sessions = max(1, arguments.sessions // destinations)
-    name = f"{contender.name}-{run}"
-    program, options = str(servers.find("smtp-source")), CLIENTS[run.partition("-")[0]]
-    begin = time.monotonic()
-    running = [
-        subprocess.Popen(
-            [
-                *(program, *options, "-s", str(sessions), "-m", str(each), "-l", str(arguments.size)),
-                *("-f", f"{name}.{each * destinations}@client.test", "-t", f"user@d{number}.{DOMAIN}"),
-                str(contender.endpoint),
-            ],
-            env={**os.environ, **library_path(servers.find("smtp-source"))},
-            stdout=subprocess.DEVNULL,
-        )
-        for number in range(destinations)
-    ]
-    for process in running:
-        assert process.wait(PATIENCE) == 0, f"smtp-source to {contender.name} failed; see above"
-    found = sink.wait_for(rf"^done {name} (\S+)$", patience=PATIENCE)
-    return float(found[1]) - begin, each * destinations
-
-
-def disk_sync_seconds(directory: Path, times: int = 200) -> float:
-    """Median time to append 4 KiB to a file and sync it: what a durable queue pays at least once a commit."""
-    taken = []
-    with (directory / "sync").open("wb", buffering=0) as file:
-        for _ in range(times):
-            begin = time.perf_counter()
-            file.write(bytes(4096))
-            os.fdatasync(file.fileno())
-            taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
-
-
-def show(result: dict[str, object], cases: dict[str, dict[str, object]]) -> None:
-    """Print the table."""
-    heads = (
-        "delivery, clients' connections",
-        "",
-        "messages/s",
-        "runs",
-        "ours is",
-        "CPU us/message",
-        "MiB",
-        "delay p50, p99",
-    )
-    table = Table(*heads, title=str(result["what"]))
+def rows(cases: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """The table's, with how many times as fast ours is as each of the others."""
     for case, scores in cases.items():
         ours = scores.get("relay")
         for name, score in scores.items():
             if not isinstance(score, dict):
-                continue
+                continue  # counts of sessions
             rate = score["messages_per_second"]
             ratio = (
                 f"{ours['messages_per_second'] / rate:.2f} times" if isinstance(ours, dict) and name != "relay" else ""
             )
-            runs = ", ".join(map(str, score["runs"]))
-            delay = f"{score['delay_p50_s']} s, {score['delay_p99_s']} s"
-            table.add_row(
+            yield (
                 case,
                 name,
-                str(rate),
-                runs,
+                f"{rate:.0f}",
+                ", ".join(f"{one:.0f}" for one in score["runs"]),
                 ratio,
-                str(score["processor_us_per_message"]),
-                str(score["memory_mib"]),
-                delay,
+                f"{score['processor_us_per_message']} us",
+                f"{score['memory_mib']:.0f}",
+                f"{score['delay_p50_ms']}, {score['delay_p99_ms']} ms",
             )
+
+
+def show(result: dict[str, Any], *, as_markdown: bool) -> None:
+    """Print the table and what it was measured with."""
+    syncs = ", ".join(
+        f"{name.partition('_')[0]} sync {result[name]} ms" for name in result if name.endswith("_sync_ms")
+    )
+    facts = (
+        f"{result['date']}: {result['messages']} messages of {result['size']} octets a run to {result['destinations']} "
+        f"destinations, {result['sessions']} client sessions, {result['runs']} runs (medians), {result['processors']} "
+        f"processors, Postfix {result['postfix']}, {syncs}"
+    )
+    if as_markdown:
+        sys.stdout.write(f"{markdown(HEADS, list(rows(result['cases'])))}\n{facts}\n")
+        return
+    table = Table(*HEADS, title=str(result["what"]))
+    for row in rows(result["cases"]):
+        table.add_row(*row)
     console = Console(width=max(140, Console().width))
     console.print(table)
-    console.print(
-        f"{result['messages']} messages of {result['size']} octets a run to {result['destinations']} destinations, "
-        f"{result['sessions']} client sessions, {result['processors']} processors, disk sync {result['disk_sync_ms']} ms; "
-        f"written to {RESULT}"
-    )
+    console.print(f"{facts}; written to {RESULT}")
 
 
 if __name__ == "__main__":

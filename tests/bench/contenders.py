@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from relay.lab.ca import Authority, CertificateKind, tlsa_rdata
+from tests.bench.sinks import Receiving, Sink
 from tests.interop.nameservers import Endpoint, name_service
 from tests.interop.postfix import Listener, postfix
 from tests.interop.zones import Zone, sign_tree
@@ -88,23 +88,24 @@ def _family(root: int) -> list[int]:
 
 @contextmanager
 def arena(
-    directory: Path, names: Sequence[str], *, dane: bool
-) -> Iterator[tuple[WatchedProcess, tuple[Contender, ...]]]:
+    directory: Path, names: Sequence[str], *, dane: bool, receiving: Receiving
+) -> Iterator[tuple[Sink, tuple[Contender, ...]]]:
     """Start name servers, sink and contenders; gives the sink and the contenders.
 
     :param directory: on the disk to be measured, open to other users.
     :param dane: whether mail is delivered with DANE and no weaker; else all is in the clear.
+    :param receiving: by what.
     :raises UnavailableError: if a server is missing.
     """
     network = LoopbackNetwork()
     authority = Authority(directory, datetime.now(UTC))
-    sink = network.address(10)
-    port = free_port(network.address(1), sink)
+    endpoint = receiving.endpoint(network.address(10), network.address(1))
+    port = endpoint.port
     resolver = Endpoint(network.address(2), 53)
     credential = authority.issue(CertificateKind.GOOD, f"mx.{DOMAIN}")
     data = tlsa_rdata(3, 1, 1, credential.leaf)[3:].hex()
-    records = [f"* IN MX 10 mx.{DOMAIN}.", f"mx IN A {sink}", f"_{port}._tcp.mx IN TLSA 3 1 1 {data}"]
-    folders = {name: directory / name for name in ("dns", *names)}
+    records = [f"* IN MX 10 mx.{DOMAIN}.", f"mx IN A {endpoint.address}", f"_{port}._tcp.mx IN TLSA 3 1 1 {data}"]
+    folders = {name: directory / name for name in ("dns", "sink", *names)}
     for folder in folders.values():
         folder.mkdir()
     zones = [Zone("."), Zone("test."), Zone(f"{DOMAIN}.", records=records)]
@@ -112,10 +113,8 @@ def arena(
     tree = sign_tree(zones, name_server.address, folders["dns"])
     with ExitStack() as running:
         running.enter_context(name_service(tree, name_server, (resolver,), folders["dns"]))
-        command: list[str | Path] = [sys.executable, "-m", "tests.bench.sink", sink, str(port)]
-        command += [credential.pem_file] if dane else []
-        counter = running.enter_context(WatchedProcess(command, log=directory / "sink.log"))
-        counter.wait_for("^ready$")
+        pem_file = credential.pem_file if dane else None
+        sink = running.enter_context(receiving.start(endpoint, pem_file, folders["sink"]))
         contenders = []
         for number, name in enumerate(names):
             if name == "relay":
@@ -125,7 +124,7 @@ def arena(
                 contenders.append(
                     running.enter_context(_postfix(name, folders[name], port, resolver, entrance, dane=dane))
                 )
-        yield counter, tuple(contenders)
+        yield sink, tuple(contenders)
 
 
 @contextmanager
