@@ -75,11 +75,8 @@ class PostfixLines:
 
     def lines(self, event: Event, at: datetime) -> tuple[str, ...]:
         """The lines of an event that happened ``at`` (aware), without line ends; most have one, some none or more."""
-        stamp = _stamp(at.replace(microsecond=0), self.tz)
-        return tuple(
-            f"{stamp} {self.hostname} {self.syslog_name}/{program.value}[{self.pid}]: {text}"
-            for program, text in self._said(event)
-        )
+        before = f"{_stamp(at.replace(microsecond=0), self.tz)} {self.hostname} {self.syslog_name}/"
+        return tuple([f"{before}{program.value}[{self.pid}]: {text}" for program, text in self._said(event)])
 
     def _said(self, event: Event) -> Said:
         match event:

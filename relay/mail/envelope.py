@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, Flag
+from functools import lru_cache
 from typing import Final, NewType, assert_never
 
 from relay.mail.names import Domain, IpAddress, IpLiteral
@@ -194,7 +195,13 @@ class Client:
         return not self.unnamed and self.local is Remote.REMOTE
 
     def __str__(self) -> str:
-        return f"{self.name}[{self.address}]"
+        return _named(self.name, self.address)
+
+
+@lru_cache(maxsize=1024)
+def _named(name: str, address: IpAddress) -> str:
+    """Is printed three times a message."""
+    return f"{name}[{address}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import assert_never
 
 from relay.mail.envelope import Client, ClientCertificate, Envelope, LocalUser, NoCertificate, QueueId
@@ -48,7 +49,7 @@ def received_field(envelope: Envelope, *, hostname: str, queue_id: QueueId, arri
         lines.append(f"\t(using {tls.protocol} with cipher {tls.cipher} ({tls.bits}/{tls.algorithm_bits} bits))")
         lines.append(f"\t({_certificate(tls.certificate)})")
     by = f"\tby {hostname} ({PRODUCT}) with {protocol_word(client, smtputf8=envelope.smtputf8)} id {queue_id}"
-    date = f"{format_datetime(arrived_at.astimezone(UTC))} (UTC)"
+    date = _date(arrived_at.replace(microsecond=0))
     if len(envelope.recipients) == 1:
         recipient = _CONTROL.sub("?", envelope.recipients[0].address.text)
         lines += [by, f"\tfor <{recipient}>; {date}"]
@@ -65,8 +66,14 @@ def missing_fields(queue_id: QueueId, *, hostname: str, arrived_at: datetime) ->
     """
     at = arrived_at.astimezone(UTC)
     message_id = f"Message-Id: <{at:%Y%m%d%H%M%S}.{queue_id}@{hostname}>\r\n"
-    date = f"Date: {format_datetime(at)} (UTC)\r\n"
+    date = f"Date: {_date(at.replace(microsecond=0))}\r\n"
     return (b"message-id", message_id.encode("ascii", "replace")), (b"date", date.encode("ascii"))
+
+
+@lru_cache(maxsize=16)
+def _date(at: datetime) -> str:
+    """A date-time of RFC 5322 in UTC; messages of the same second share it."""
+    return f"{format_datetime(at.astimezone(UTC))} (UTC)"
 
 
 def protocol_word(client: Client, *, smtputf8: bool) -> str:

@@ -36,6 +36,7 @@ from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each client
 
 Value = int | float | str | bytes | None
 Row = Sequence[Value]
@@ -201,7 +202,7 @@ def _domain_of(domain: str) -> Domain | IpLiteral:
 
 def _client_json(client: Client) -> str:
     tls = client.tls
-    return json.dumps(
+    return _compact(
         {
             "address": str(client.address),
             "port": client.port,
@@ -214,8 +215,7 @@ def _client_json(client: Client) -> str:
             **({"local": [client.local.uid, client.local.name]} if isinstance(client.local, LocalUser) else {}),
             "tls": [tls.protocol, tls.cipher, tls.bits, tls.algorithm_bits],
             **_certificate_json(tls.certificate),
-        },
-        separators=(",", ":"),
+        }
     )
 
 

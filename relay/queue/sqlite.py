@@ -8,7 +8,6 @@ lock of the state directory sees to that. The threads are ``database``'s, the st
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -173,7 +172,10 @@ class SqliteStore:
 
     async def _arrive(self, stored: Message, new: NewMessage, body: Body, taker: Taker) -> None:
         """Commit a message, and hand it over with the leases that its taker wants."""
-        reservation = taker.reserve(Counter(new.destinations.values()))
+        deliveries: dict[str, int] = {}
+        for destination in new.destinations.values():
+            deliveries[destination] = deliveries.get(destination, 0) + 1
+        reservation = taker.reserve(deliveries)
         hand_over = None
         if reservation is not None:
             self._serial += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from relay.mail.envelope import Client, LocalUser
@@ -15,6 +16,7 @@ IpNetwork = IPv4Network | IPv6Network
 _MAPPED = int(IPv6Address("::ffff:0:0"))
 
 
+@lru_cache(maxsize=4096)
 def client_address(text: str) -> IpAddress:
     """The address of a socket's peer: without a scope, and an IPv4 client of a dual-stack socket as IPv4.
 

@@ -51,14 +51,21 @@ class Incoming:
     :param reader: of the connection; only its ``read`` is used.
     :param timeout: seconds that a command line, and each block of a content, may take.
     :param hurried: whether there is no more than ``HURRIED_TIMEOUT`` for that now.
+    :param heard: whether the client has said anything yet.
     """
 
     def __init__(
-        self, reader: asyncio.StreamReader, *, timeout: float, hurried: Callable[[], bool] = lambda: False
+        self,
+        reader: asyncio.StreamReader,
+        *,
+        timeout: float,
+        hurried: Callable[[], bool] = lambda: False,
+        heard: Callable[[], bool] = lambda: True,
     ) -> None:
         self._reader = reader
         self._timeout = timeout
         self._hurried = hurried
+        self._heard = heard
         self._buffer = bytearray()
         self._watch = Watch()
         self._in_line = False
@@ -122,6 +129,10 @@ class Incoming:
 
     async def look(self) -> None:
         """Read what has already come, without waiting for more."""
+        for _ in range(2):  # the loop looks at the connection meanwhile, the standard library's after what was ready
+            await asyncio.sleep(0)
+        if not self._heard():
+            return
         try:
             with self._watch.within(0.0):
                 self._buffer += await self._read()
@@ -197,25 +208,24 @@ class _Paced:
 
     def __init__(self, incoming: Incoming) -> None:
         self._incoming = incoming
+        self._time = asyncio.get_running_loop().time
         self._waited = 0.0
         self.received = 0
 
     async def wait(self) -> None:
         """Return when there is something to read, so that the next block need not be waited for."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self._time()
         await self._incoming.fill(self._allowed)
-        self._waited += loop.time() - began
+        self._waited += self._time() - began
 
     @property
     def _allowed(self) -> float:
         return self._incoming.timeout + self.received / MIN_DATA_RATE - self._waited
 
     async def _block(self, most: int = BLOCK_OCTETS) -> bytes:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self._time()
         block = await self._incoming.block(self._allowed, most)
-        self._waited += loop.time() - began
+        self._waited += self._time() - began
         self.received += len(block)
         return block
 

@@ -77,6 +77,7 @@ class Lobby:
         self._rates = Rates(clock)
         self._clock = clock
         self._hurried_at = float("-inf")
+        self._full_at = options.connection_limit * _FULL
         self._limits = {
             Counted.CONNECTION: options.client_connection_rate_limit,
             Counted.MESSAGE: options.client_message_rate_limit,
@@ -133,7 +134,7 @@ class Lobby:
     @property
     def is_full(self) -> bool:
         """Whether there is little or no room for others (Postfix calls it stress)."""
-        return 0 < self._options.connection_limit * _FULL <= len(self._guests)
+        return 0 < self._full_at <= len(self._guests)
 
     def _make_room(self) -> None:
         """In a full house, have those who are silent leave sooner; once a second is enough."""

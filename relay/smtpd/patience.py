@@ -31,8 +31,8 @@ class Patience:
     def count(self, command: str, reply: Reply) -> None:
         """Take note of a command, by its upper-case name or ``UNKNOWN``, and how it was answered."""
         refused = reply.code >= 400
-        accepted, total = self._commands.get(command.lower(), (0, 0))
-        self._commands[command.lower()] = (accepted + (not refused), total + 1)
+        accepted, total = self._commands.get(command, (0, 0))
+        self._commands[command] = (accepted + (not refused), total + 1)
         if command in _JUNK:
             self._junk += 1
             refused = refused or self._junk > self._junk_limit
@@ -60,4 +60,4 @@ class Patience:
     @property
     def commands(self) -> Mapping[str, tuple[int, int]]:
         """(accepted, total) by lower-case command, in the order of first use."""
-        return dict(self._commands)
+        return {command.lower(): counts for command, counts in self._commands.items()}

@@ -95,6 +95,8 @@ class Session(_Unlisted, SMTP):
         self._wrapped = wrapped
         self._hello = Hello()
         self._introduction: Introduction | None = None
+        self._heard = False
+        self._local = False
         # Both are made when the connection is (_handle_client), before anything else here is called.
         self._incoming: Incoming
         self._outgoing: Outgoing
@@ -120,7 +122,10 @@ class Session(_Unlisted, SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; a proxy is to say whose connection it is before anything else is done with it."""
-        networks = self._service.options.proxy_networks if self.transport is None and not is_local(transport) else ()
+        begins = self.transport is None
+        if begins:
+            self._local = is_local(transport)
+        networks = self._service.options.proxy_networks if begins and not self._local else ()
         peer = transport.get_extra_info("peername") if networks else None
         if peer and is_in(client_address(peer[0]), networks):
             self._introduction = Introduction(self.loop)
@@ -135,6 +140,7 @@ class Session(_Unlisted, SMTP):
         if self._wrapped and self._original_transport is None:
             self._hello.keep(data, self.transport)
         else:
+            self._heard = True
             super().data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -167,13 +173,18 @@ class Session(_Unlisted, SMTP):
     # --- the session ------------------------------------------------------------------------------------------------
 
     async def _handle_client(self) -> None:
-        peer = _LOCALHOST if is_local(self._writer.transport) else self._writer.get_extra_info("peername")
+        peer = _LOCALHOST if self._local else self._writer.get_extra_info("peername")
         if not peer:  # gone before it was there
             self._writer.close()
             return
         options = self._service.options
         self._outgoing = Outgoing(self._writer, options)
-        self._incoming = Incoming(self._reader, timeout=options.timeout, hurried=lambda: self._lobby.is_full)
+        self._incoming = Incoming(
+            self._reader,
+            timeout=options.timeout,
+            hurried=lambda: self._lobby.is_full,
+            heard=lambda: self._heard,
+        )
         try:
             client = await self._identify(client_address(peer[0]), peer[1])
             entry = self._lobby.enter(self, client.address)
@@ -197,7 +208,7 @@ class Session(_Unlisted, SMTP):
 
         :raises NotIntroduced: if a proxy names nobody.
         """
-        if is_local(self._writer.transport):
+        if self._local:
             user = await peer_user(self._writer.transport)
             self._service.observe(Noted(Program.SMTPD, f"connection through a Unix socket from local user {user}"))
             return Client(address=address, port=port, local=user)

@@ -43,7 +43,7 @@ class Watch:
             self._timer = None
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if self._task is not None or task is None:
             raise RuntimeError("one wait at a time, in a task")
         self._task, self._cancelling, self._expired = task, task.cancelling(), False

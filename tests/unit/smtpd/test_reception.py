@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_network
 
 import pytest
+import uvloop
 
 from relay.log.events import Accepted, ClientDisconnected, ClientLost, Crashed, Noted, Rejected, Warned
 from relay.mail.envelope import Message
@@ -267,6 +269,18 @@ async def test_who_speaks_before_the_greeting_is_cut_off(said: bytes) -> None:
         noted = await relay.seen(Noted)
         assert noted.text.startswith("improper command pipelining after CONNECT from unknown[127.0.0.1]: ")
         assert noted.text.isprintable()
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_what_came_with_the_connection_is_seen(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def heard() -> bytes:
+        async with front_end() as relay:
+            with socket.create_connection(relay.address) as early:  # the system answers, before we do
+                early.sendall(b"EHLO client.example\r\n")
+                return await asyncio.to_thread(early.makefile("rb").readline)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(heard()) == SYNCHRONIZATION
 
 
 @pytest.mark.parametrize("line", ["EHLO x", "HELO x", "DATA", "NOOP", "VRFY x"])
