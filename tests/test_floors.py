@@ -29,6 +29,7 @@ FLOORS = {
     "outcome": 7,
     "importing": 8,
     "log": 8,
+    "lanes": 9,
     "queue": 9,
     "ledger": 9,
     "delivery": 9,

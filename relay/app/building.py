@@ -38,6 +38,7 @@ from relay.delivery.watch import Watches
 from relay.desk import http
 from relay.dns.probe import ValidationProbe
 from relay.dns.resolver import Resolver
+from relay.lanes import Lanes
 from relay.ledger.file import FILE_NAME, LedgerUnavailable
 from relay.ledger.ledger import Ledger
 from relay.log.events import Event, Observer, Program, Warned
@@ -102,6 +103,7 @@ class Building:
         self.postmaster: Postmaster | None = None
         self.worker: Worker
         self.servers: SmtpServer
+        self.lanes = Lanes()
         self._serials = count(os.getpid())
 
     def new_id(self) -> QueueId:
@@ -257,6 +259,7 @@ class Building:
             clock=now,
             monotonic=time.monotonic,
             observe=self.observe,
+            lanes=self.lanes,
         )
 
         self.postmaster = noticing.postmaster(
@@ -331,6 +334,7 @@ class Building:
             name_of=self.client_names(),
             certificates=lambda: self.rules.certificates,
             tls=lambda: self.rules.front_tls,
+            lanes=self.lanes,
         )
         await self.servers.start()
         self.stack.push_async_callback(self.ending.drain, self.servers, self.worker, self.observe)

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from relay.app.options import is_local, smtpd_options
 from relay.config.config import Config
+from relay.lanes import Lanes
 from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import Address, Client, QueueId, Sender
 from relay.queue.store import NOBODY, QueueStore, Taker
@@ -41,6 +42,7 @@ def front_end(
     clock: Callable[[], datetime],
     new_id: Callable[[], QueueId],
     observe: Observer,
+    lanes: Lanes,
     accepted: Callable[[Collection[str]], None],
     taker: Taker = NOBODY,
     transcripts: Transcripts = NO_TRANSCRIPTS,
@@ -52,11 +54,10 @@ def front_end(
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
+    :param lanes: where large contents take turns, with those that are delivered.
     :param transcripts: of which sessions the postmaster is to hear.
-    :param users: who may log in now, and ``owners`` who of them may use which sender address.
-    :param name_of: what clients are called.
-    :param certificates: with which certificates clients may relay now.
-    :param tls: how clients encrypt that connect now; None where they cannot.
+    :param users: who may log in now, ``owners`` who of them may use which sender address, ``certificates`` with which
+        certificates clients may relay, ``tls`` how they encrypt, and ``name_of`` what they are called.
     """
     options = smtpd_options(config)
     make_room(options.connection_limit, observe)
@@ -72,7 +73,6 @@ def front_end(
         taker=taker,
         adds_missing=adds_missing(config),
     )
-    lockout = Lockout(config.smtpd.auth_failure_limit, config.smtpd.auth_lockout_time)
     local_users = LocalUsers(frozenset(config.smtpd.unix_relay_users))
     service = Service(
         options=options,
@@ -81,8 +81,9 @@ def front_end(
         transcripts=transcripts,
         observe=observe,
         name_of=name_of,
+        lanes=lanes,
         permits=lambda client: local_users.permit(client) or certificates().permit(client),
-        authenticator=Authenticator(users, observe=observe, owners=owners, lockout=lockout),
+        authenticator=Authenticator(users, observe=observe, owners=owners, lockout=lockout(config)),
     )
     session = functools.partial(Session, service=service, tls=tls)
     return SmtpServer(
@@ -93,6 +94,11 @@ def front_end(
         local=LocalSockets(config.smtpd.unix_listen, config.smtpd.unix_listen_mode),
         submissions_factory=functools.partial(session, wrapped=True),
     )
+
+
+def lockout(config: Config) -> Lockout:
+    """Who may not try to log in for a while."""
+    return Lockout(config.smtpd.auth_failure_limit, config.smtpd.auth_lockout_time)
 
 
 def make_room(connections: int, observe: Observer) -> None:

@@ -9,8 +9,9 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from relay.lanes import Lanes
 from relay.log.events import (
     ClientConnected,
     ClientDisconnected,
@@ -52,6 +53,7 @@ class Service:
     :param permits: whether a client may relay for what it is, whatever its address and though it has not logged in.
     :param transcripts: of which sessions the postmaster is to hear.
     :param name_of: the client's name, for the log and the Received field.
+    :param lanes: where large contents take turns.
     """
 
     options: SmtpdOptions
@@ -62,6 +64,7 @@ class Service:
     permits: Callable[[Client], bool] = lambda client: False
     transcripts: Transcripts = NO_TRANSCRIPTS
     name_of: NameOf = name_without_dns
+    lanes: Lanes = field(default_factory=Lanes)
 
     def crashed(self) -> None:
         """Report the exception being handled as a fault of ours."""
@@ -122,7 +125,7 @@ class Conversation:
             self._dialogue,
             options=service.options,
             budget=lobby.budget,
-            lanes=lobby.lanes,
+            lanes=service.lanes,
             accept=self._accepted,
             start=self._start_content,
             observe=service.observe,

@@ -18,8 +18,6 @@ from relay.smtpd.rates import Counted, Rates, client_key
 
 # The house counts as full from this part of connection_limit on; then nobody is waited for as long as usual.
 _FULL = 0.9
-# Large contents whose next block is being decoded and written: one for the decoding, one for the disk.
-_LANES = 2
 
 
 class Admission(Enum):
@@ -64,8 +62,7 @@ class Guest(Protocol):
 class Lobby:
     """Admits sessions within the limits of their number and rate, and keeps what they share.
 
-    ``budget`` is the memory of all contents; ``lanes`` lets so many large contents do work at a time that small ones beside
-    them need not wait long.
+    ``budget`` is the memory of all contents.
 
     :param clock: seconds that never go back.
     """
@@ -73,7 +70,6 @@ class Lobby:
     def __init__(self, options: SmtpdOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
         self.budget = Budget(options.content_memory_limit)
-        self.lanes = asyncio.Semaphore(_LANES)
         self._rates = Rates(clock)
         self._clock = clock
         self._hurried_at = float("-inf")

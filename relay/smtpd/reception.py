@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, aclosing, nullcontext
 from enum import Enum
 
+from relay.lanes import LARGE_OCTETS, Lanes
 from relay.log.events import Observer, Program, Warned
 from relay.mail.envelope import Envelope
 from relay.mail.reply import Reply
@@ -28,10 +29,6 @@ Accept = Callable[[Envelope, AsyncIterator[bytes]], Awaitable[Reply]]
 """``Intake.accept``: what becomes of a message. Never raises but what the content raises."""
 
 
-# From here on a content is a large one.
-_LARGE_OCTETS = 256 * 1024
-
-
 class _Mark(Enum):
     END = "the content is whole"
     GONE = "the rest of the content will not come"
@@ -40,7 +37,7 @@ class _Mark(Enum):
 class Reception:
     """Takes the contents of one session, each within its share of the budget.
 
-    :param lanes: of all sessions; a large content takes one for each of its blocks.
+    :param lanes: of the whole relay; a large content takes a turn for each of its blocks.
     :param accept: takes each message.
     :param start: tells the client to begin (354).
     """
@@ -52,7 +49,7 @@ class Reception:
         *,
         options: SmtpdOptions,
         budget: Budget,
-        lanes: asyncio.Semaphore,
+        lanes: Lanes,
         accept: Accept,
         start: Callable[[], Awaitable[None]],
         observe: Observer,
@@ -93,17 +90,20 @@ class Reception:
 
         async def watched() -> AsyncGenerator[bytes, None]:
             while not content.ended:
-                if content.received > _LARGE_OCTETS:
+                if content.received > LARGE_OCTETS:
                     await content.wait()  # so that nobody waits for a client in a lane
                 async with self._lane(content.received):
                     block = await content.block()
                     self._inspect(content.bare, share, content.received)
                     if block:
                         yield block  # the lane is left when the next one is asked for
+            if content.received <= LARGE_OCTETS:
+                small.enter_context(self._lanes.small_first())
 
         try:
-            async with aclosing(watched()) as blocks:
-                reply = await self._accept(envelope, blocks)
+            with ExitStack() as small:
+                async with aclosing(watched()) as blocks:
+                    reply = await self._accept(envelope, blocks)
             await content.drain()
         except ClientGone as gone:
             raise ClientGone(gone.how, f"DATA ({content.received} bytes)") from None
@@ -111,7 +111,7 @@ class Reception:
         return reply
 
     def _lane(self, received: int) -> AbstractAsyncContextManager[object]:
-        return self._lanes if received > _LARGE_OCTETS else nullcontext()
+        return self._lanes if received > LARGE_OCTETS else nullcontext()
 
     def _inspect(self, bare: bool, share: Share, received: int) -> None:
         """Refuse a content for what came so far.
@@ -165,7 +165,8 @@ class Reception:
         refused = await message.feed(octets)
         if refused is not None or not chunk.last:
             return refused or replies.chunk_taken(chunk.octets)
-        reply = await message.end()
+        with self._lanes.small_first() if message.received <= LARGE_OCTETS else nullcontext():
+            reply = await message.end()
         return replies.queued_in_chunks(reply, message.received) if reply.code < 400 else reply
 
     def _begun(self, chunk: Chunk) -> _MessageInChunks | Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 from relay.delivery.attempt import Deliverer
@@ -12,8 +12,9 @@ from relay.delivery.delivery import Delivery, Policies, overridden
 from relay.delivery.opening import Session
 from relay.delivery.pool import Terms
 from relay.delivery.route import Router
+from relay.lanes import LARGE_OCTETS, Lanes
 from relay.log.events import Crashed, Noted, Observer, Program, Warned
-from relay.mail.envelope import RecipientId
+from relay.mail.envelope import Message, RecipientId
 from relay.mail.reply import EnhancedStatus
 from relay.outcome.result import AttemptResult, Outcome
 from relay.outcome.untried import broken_off, suspended
@@ -28,6 +29,7 @@ class Carrier:
 
     :param policies: the rules in force; asked once for each lease, so that a reload never splits one.
     :param router: the routes in force, likewise.
+    :param lanes: where large contents take turns.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Carrier:
         router: Callable[[], Router],
         clock: Callable[[], datetime],
         observe: Observer,
+        lanes: Lanes,
     ) -> None:
         self._store = store
         self._deliverer = deliverer
@@ -48,6 +51,7 @@ class Carrier:
         self._router = router
         self._clock = clock
         self._observe = observe
+        self._lanes = lanes
 
     async def defer(self, lease: Lease, why: Failing) -> Failing | None:
         """Put mail of a dead destination off without dialling; it may expire of that, as after an attempt."""
@@ -97,11 +101,15 @@ class Carrier:
                 leased_at=lease.leased_at,
                 configured=all(map(router.is_configured, route)),
                 fallback=router.fallback,
-                body=lambda: self._store.open_body(lease.message.queue_id),
+                body=lambda: self._content(lease.message),
                 held=held,
             )
             failing = await self._attempt(delivery, policies, lease, outcomes) or failing
         return failing
+
+    def _content(self, message: Message) -> AsyncIterator[bytes]:
+        content = self._store.open_body(message.queue_id)
+        return content if message.size <= LARGE_OCTETS else self._lanes.paced(content)
 
     async def _attempt(
         self, delivery: Delivery, policies: Policies, lease: Lease, outcomes: dict[RecipientId, Outcome]

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from relay.delivery.attempt import Deliverer
 from relay.delivery.delivery import Policies
 from relay.delivery.route import Router
+from relay.lanes import Lanes
 from relay.log.events import Activated, Crashed, Observer, Program, Warned
 from relay.mail.envelope import QueueId
 from relay.queue.settle import Settler
@@ -49,6 +50,7 @@ class Worker:
     :param policies: the rules in force; asked once for each attempt, so that a reload never splits one.
     :param router: the routes in force, likewise.
     :param monotonic: seconds on a clock that nobody sets.
+    :param lanes: where large contents take turns.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Worker:
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
         observe: Observer,
+        lanes: Lanes,
     ) -> None:
         self._store = store
         self._carrier = Carrier(
@@ -73,6 +76,7 @@ class Worker:
             router=router,
             clock=clock,
             observe=observe,
+            lanes=lanes,
         )
         self._options = options
         self._clock = clock

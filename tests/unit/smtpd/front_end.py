@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, TypeVar, cast
 
+from relay.lanes import Lanes
 from relay.log.events import Event
 from relay.mail.envelope import Address, Message, QueueId, Sender
 from relay.mail.names import Domain
@@ -193,6 +194,7 @@ async def front_end(
     local: LocalSockets = NO_SOCKETS,
     local_users: LocalUsers = NO_LOCAL_USERS,
     lockout: Lockout | None = None,
+    lanes: Lanes | None = None,
 ) -> AsyncIterator[FrontEnd]:
     """A server on a free port of 127.0.0.1."""
     settings = settings or options()
@@ -231,6 +233,7 @@ async def front_end(
         name_of=name_of,
         permits=lambda client: local_users.permit(client) or certificates.permit(client),
         authenticator=Authenticator(lambda: users, observe=observe, owners=lambda: owners, lockout=lockout),
+        lanes=lanes or Lanes(),
     )
     tls_context = server_tls_context(settings)
     session = functools.partial(Session, service=service, tls=lambda: tls_context)

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 import pytest
 import uvloop
 
+from relay.lanes import Lanes
 from relay.log.events import Accepted, ClientDisconnected, ClientLost, Crashed, Noted, Rejected, Warned
 from relay.mail.envelope import Message
 from relay.queue.store import NOBODY, NewMessage, Taker
@@ -223,6 +224,41 @@ async def test_a_slow_store_holds_a_fast_client_back() -> None:
 
 
 # --- the budget -----------------------------------------------------------------------------------------------------
+
+
+class WatchedLanes(Lanes):
+    """Tells what large contents ask for and get."""
+
+    def __init__(self) -> None:
+        super().__init__(courtesy=3600)
+        self.asked = asyncio.Event()
+        self.turns = 0
+
+    async def __aenter__(self) -> None:
+        self.asked.set()
+        await super().__aenter__()
+        self.turns += 1
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+async def test_a_large_content_waits_while_a_small_one_is_committed(chunks: bool) -> None:
+    store, lanes = RecordingStore(hold=asyncio.Event()), WatchedLanes()
+    assert store.hold is not None
+
+    async def send(client: Client, content: bytes) -> str:
+        return (await client.chunks(content))[-1] if chunks else await client.message(content)
+
+    async with front_end(store=store, lanes=lanes) as relay, relay.client() as one, relay.client() as other:
+        small = asyncio.create_task(send(one, b"Subject: small\r\n\r\n"))
+        await store.begun.wait()
+        large = asyncio.create_task(send(other, (b"x" * 76 + b"\r\n") * 5000))
+        await lanes.asked.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert lanes.turns == 0
+        store.hold.set()
+        assert [reply[:3] for reply in await asyncio.gather(small, large)] == ["250", "250"]
+        assert lanes.turns > 1
 
 
 @pytest.mark.parametrize("chunks", [True, False])

@@ -12,6 +12,7 @@ from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.opening import Session
 from relay.delivery.pool import Pool, Terms
 from relay.delivery.route import Router
+from relay.lanes import Lanes
 from relay.log.events import Event
 from relay.outcome.result import AttemptResult
 from relay.queue.settle import Settler
@@ -68,6 +69,7 @@ async def carrying(course: Course) -> asyncio.Task[Any]:
         router=lambda: Router(relay_hosts=(), port=25),
         clock=lambda: T0,
         observe=events.append,
+        lanes=Lanes(),
     )
     task = asyncio.create_task(carrier.deliver(held))
     await course.settling.wait()

@@ -17,6 +17,7 @@ import pytest
 from relay.delivery.attempt import Deliverer
 from relay.delivery.delivery import Delivery, Policies
 from relay.delivery.route import Router
+from relay.lanes import Lanes
 from relay.log.events import Crashed, Event, Removed, Settled
 from relay.log.postfix import PostfixLines
 from relay.mail.envelope import QueueId, RecipientId
@@ -170,6 +171,7 @@ class Scene:
             clock=self.now,
             monotonic=self.monotonic,
             observe=self.observe,
+            lanes=Lanes(),
         )
 
     def now(self) -> datetime:
