@@ -70,6 +70,20 @@ class Service:
         """Report the exception being handled as a fault of ours."""
         self.observe(Crashed("smtpd session", traceback.format_exc()))
 
+    async def guarded(self, work: Awaitable[Reply]) -> Reply:
+        """What goes wrong inside is our fault: 4xx, and the reason for our log only."""
+        try:
+            return await work
+        except ClientGone:
+            raise
+        except Exception:
+            self.crashed()
+            return replies.LOCAL_PROBLEM
+
+    async def guarded_accept(self, envelope: Envelope, content: AsyncIterator[bytes]) -> Reply:
+        """``accept``, whatever goes wrong inside."""
+        return await self.guarded(self.accept(envelope, content))
+
 
 class Conversation:
     """Everything that is said to and by a client.
@@ -96,10 +110,9 @@ class Conversation:
         self._outgoing = outgoing
         self._options = service.options
         self._hostname = str(service.options.hostname)
-        self._accept = service.accept
         self._observe = service.observe
         self._logins = service.authenticator
-        self._crashed = service.crashed
+        self._guarded = service.guarded
         self._encrypt = encrypt
         self._wrapped = wrapped
         self._patience = Patience(service.options)
@@ -109,6 +122,7 @@ class Conversation:
         self._stage = "CONNECT"
         self._over = False
         self._had_bare_line_end = False
+        # None of these refers to this object: a circle would stay in memory until the collector comes by.
         self._dialogue = Dialogue(
             client,
             service.options,
@@ -116,8 +130,8 @@ class Conversation:
             exceeds=lobby.exceeds,
             observe=service.observe,
             refusal=service.refusal,
-            auth_available=lambda: self._logins.available,
-            disowns=self._logins.disowns,
+            auth_available=lambda: service.authenticator.available,
+            disowns=service.authenticator.disowns,
             permits=service.permits,
         )
         self._reception = Reception(
@@ -126,8 +140,7 @@ class Conversation:
             options=service.options,
             budget=lobby.budget,
             lanes=service.lanes,
-            accept=self._accepted,
-            start=self._start_content,
+            accept=service.guarded_accept,
             observe=service.observe,
         )
 
@@ -205,19 +218,6 @@ class Conversation:
             self._note(f"improper command pipelining after {after} from {self._dialogue.client}: {self._said(early)}")
         return bool(early) and self._options.forbid_unauth_pipelining
 
-    async def _guarded(self, work: Awaitable[Reply]) -> Reply:
-        """What goes wrong inside is our fault: 4xx, and the reason for our log only."""
-        try:
-            return await work
-        except ClientGone:
-            raise
-        except Exception:
-            self._crashed()
-            return replies.LOCAL_PROBLEM
-
-    async def _accepted(self, envelope: Envelope, content: AsyncIterator[bytes]) -> Reply:
-        return await self._guarded(self._accept(envelope, content))
-
     async def _start_content(self) -> None:
         self._say(replies.START_DATA)
         await self._outgoing.flush()
@@ -251,7 +251,7 @@ class Conversation:
     async def _carry_out(self, command: Command) -> Reply:
         match command.verb:
             case "DATA":
-                return await self._received(self._reception.data(command.argument))
+                return await self._received(self._reception.data(command.argument, self._start_content))
             case "BDAT":
                 return await self._received(self._reception.bdat(command.argument))
             case "STARTTLS":

@@ -27,6 +27,8 @@ class _Idle(Enum):
     NO_TRANSACTION = "no transaction"
 
 
+# The commands of one exchange.
+_ANSWERED: Final = frozenset({"HELO", "EHLO", "MAIL", "RCPT", "RSET", "NOOP", "VRFY"})
 # What may be said in the clear where TLS is required (postfix smtpd.c, SMTPD_CMD_FLAG_PRE_TLS).
 _BEFORE_TLS: Final = frozenset({"HELO", "EHLO", "NOOP"})
 _NO_TRANSACTION: Final = _Idle.NO_TRANSACTION
@@ -71,15 +73,6 @@ class Dialogue:
         self._mail: MailParameters | _Idle = _NO_TRANSACTION
         self._recipients: list[Recipient] = []
         self._in_chunks = False
-        self._answers: dict[str, Callable[[str], Reply]] = {
-            "HELO": self._helo,
-            "EHLO": self._ehlo,
-            "MAIL": self._mail_from,
-            "RCPT": self._rcpt_to,
-            "RSET": self._rset,
-            "NOOP": lambda _: replies.OK,
-            "VRFY": lambda _: replies.VRFY_DISABLED,
-        }
 
     def answer(self, verb: str, argument: str) -> Reply:
         """Carry out a command of one exchange.
@@ -87,10 +80,25 @@ class Dialogue:
         :param verb: upper case.
         :param argument: without surrounding blanks, empty if there is none.
         """
-        answer = self._answers.get(verb)
-        if answer is not None and self._lacks_tls and verb not in _BEFORE_TLS:
+        if verb not in _ANSWERED:
+            return replies.NOT_RECOGNIZED
+        if self._lacks_tls and verb not in _BEFORE_TLS:
             return replies.MUST_START_TLS
-        return replies.NOT_RECOGNIZED if answer is None else answer(argument)
+        match verb:
+            case "HELO":
+                return self._helo(argument)
+            case "EHLO":
+                return self._ehlo(argument)
+            case "MAIL":
+                return self._mail_from(argument)
+            case "RCPT":
+                return self._rcpt_to(argument)
+            case "RSET":
+                return self._rset(argument)
+            case "NOOP":
+                return replies.OK
+            case _:
+                return replies.VRFY_DISABLED
 
     @property
     def _lacks_tls(self) -> bool:
@@ -99,7 +107,7 @@ class Dialogue:
 
     def knows(self, verb: str) -> bool:
         """Whether the verb is one of ours; others are counted and logged as ``unknown``."""
-        return verb in self._answers or verb in {"DATA", "BDAT", "STARTTLS", "AUTH", "QUIT"}
+        return verb in _ANSWERED or verb in {"DATA", "BDAT", "STARTTLS", "AUTH", "QUIT"}
 
     @property
     def in_transaction(self) -> bool:

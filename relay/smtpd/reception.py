@@ -39,7 +39,6 @@ class Reception:
 
     :param lanes: of the whole relay; a large content takes a turn for each of its blocks.
     :param accept: takes each message.
-    :param start: tells the client to begin (354).
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Reception:
         budget: Budget,
         lanes: Lanes,
         accept: Accept,
-        start: Callable[[], Awaitable[None]],
         observe: Observer,
     ) -> None:
         self._incoming = incoming
@@ -60,15 +58,15 @@ class Reception:
         self._budget = budget
         self._lanes = lanes
         self._accept = accept
-        self._start = start
         self._observe = observe
         self._in_chunks: _MessageInChunks | None = None
         self._discarding = False
         self.had_bare = False
 
-    async def data(self, argument: str) -> Reply:
+    async def data(self, argument: str, start: Callable[[], Awaitable[None]]) -> Reply:
         """Carry DATA out.
 
+        :param start: tells the client to begin (354).
         :raises ClientGone: in the middle of the content; nothing of it is kept.
         """
         envelope = self._dialogue.begin_data(argument)
@@ -80,7 +78,7 @@ class Reception:
                 share.cover(0)
             except OverBudget:
                 return replies.NO_SPACE
-            await self._start()
+            await start()
             return await self._whole_content(envelope, share)
         finally:
             share.close()

@@ -96,6 +96,7 @@ class Session(_Unlisted, SMTP):
         self._hello = Hello()
         self._introduction: Introduction | None = None
         self._heard = False
+        self._over = False
         self._local = False
         # Both are made when the connection is (_handle_client), before anything else here is called.
         self._incoming: Incoming
@@ -151,6 +152,7 @@ class Session(_Unlisted, SMTP):
             self._original_transport.close()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self.transport = None
+        self._let_go()
 
     def eof_received(self) -> bool | None:
         """Tell the streams; what was sent before is still answered (except under TLS, which ends both ways)."""
@@ -173,6 +175,22 @@ class Session(_Unlisted, SMTP):
     # --- the session ------------------------------------------------------------------------------------------------
 
     async def _handle_client(self) -> None:
+        try:
+            await self._attend()
+        finally:
+            self._over = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """When connection and task are both over, forget all: session, streams and transport refer to one another.
+
+        Else some fifty objects and their buffers stay until the garbage collector comes by, which then has them all to look
+        over, and the memory that the next session gets is never the one that is still in the processor's caches.
+        """
+        if self._over and self.transport is None:
+            vars(self).clear()
+
+    async def _attend(self) -> None:
         peer = _LOCALHOST if self._local else self._writer.get_extra_info("peername")
         if not peer:  # gone before it was there
             self._writer.close()

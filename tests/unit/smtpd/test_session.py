@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import smtplib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_network
 
 import pytest
+import uvloop
 
 from relay.log.events import (
     Accepted,
@@ -21,6 +23,9 @@ from relay.log.events import (
 from relay.mail.envelope import NULL_SENDER, BodyType, Notify, Ret
 from relay.mail.names import IpAddress
 from relay.queue.store import StoreUnavailable
+from relay.smtpd.conversation import Conversation
+from relay.smtpd.incoming import Incoming
+from relay.smtpd.session import Session
 from tests.unit.smtpd.conftest import CertificateFiles
 from tests.unit.smtpd.front_end import (
     BROKEN,
@@ -634,3 +639,35 @@ async def test_what_the_trace_says_is_what_was_said(relay: FrontEnd) -> None:
         b"Received: from evil??by?x (localhost [127.0.0.1])\r\n\tby relay.example (dane-relay) with SMTP"
     )
     assert without_trace(octets) == b"x\r\n"
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("polite", [True, False])
+def test_a_session_that_is_over_leaves_nothing_to_the_collector(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], polite: bool
+) -> None:
+    async def left() -> list[object]:
+        async with front_end() as relay:
+            async with relay.client() as client:
+                await client.message(b"Subject: x\r\n\r\nbody\r\n")
+                assert relay.server.sessions == 1
+                if polite:
+                    assert (await client.say("QUIT")).startswith("221")
+            async with asyncio.timeout(60):
+                while relay.server.sessions:
+                    await asyncio.sleep(0)
+            for _ in range(10):  # until the loop has told of the connection's end
+                await asyncio.sleep(0)
+            return parts()
+
+    def parts() -> list[object]:
+        return [one for one in gc.get_objects() if type(one) in {Session, Conversation, Incoming}]
+
+    gc.collect()
+    gc.disable()
+    of_other_tests = parts()
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            assert all(any(one is other for other in of_other_tests) for one in runner.run(left()))
+    finally:
+        gc.enable()
