@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relay.mail.envelope import RecipientId
 from relay.mail.names import IpAddress
@@ -12,19 +12,22 @@ from relay.mail.reply import EnhancedStatus, Reply
 
 @dataclass(frozen=True, slots=True)
 class RelayHost:
-    """The host that an outcome is about, as ``relay=NAME[ADDRESS]:PORT``."""
+    """The host that an outcome is about, as ``relay=NAME[ADDRESS]:PORT``.
+
+    :param namaddr: ``NAME[ADDRESS]``, as in most of Postfix's reasons; written once, since every message asks for it.
+    """
 
     name: str
     address: IpAddress
     port: int
+    namaddr: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def namaddr(self) -> str:
-        """``NAME[ADDRESS]``, as in most of Postfix's reasons."""
-        return f"{self.name}[{self.address}]"
+    def __post_init__(self) -> None:
+        """Write the address down."""
+        object.__setattr__(self, "namaddr", f"{self.name}[{self.address}]")
 
     def __str__(self) -> str:
-        return f"{self.name}[{self.address}]:{self.port}"
+        return f"{self.namaddr}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
