@@ -200,7 +200,9 @@ def _domain_of(domain: str) -> Domain | IpLiteral:
     return IpLiteral.parse(domain[1:-1]) if domain.startswith("[") else Domain(domain)
 
 
+@lru_cache(maxsize=1024)
 def _client_json(client: Client) -> str:
+    """A client that sends many messages in a session is written down once."""
     tls = client.tls
     return _compact(
         {

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from operator import itemgetter
 from typing import Protocol, assert_never
 
 import apsw
@@ -142,13 +143,15 @@ def read_message(connection: apsw.Connection, row: int) -> Message:
 
 
 def _read(connection: apsw.Connection, row: int) -> tuple[Message, _Unsettled]:
+    rows = connection.execute(
+        f"SELECT position, delivery, state, delay_told, {RECIPIENT_COLUMNS} FROM recipient"  # noqa: S608 - constant columns
+        " WHERE message = ?",
+        (row,),
+    ).fetchall()
+    rows.sort(key=itemgetter(0))  # SQLite takes longer to sort one row than to find it
     people: list[Recipient] = []
     unsettled: _Unsettled = defaultdict(dict)
-    for *columns, part, state, told in connection.execute(
-        f"SELECT {RECIPIENT_COLUMNS}, delivery, state, delay_told FROM recipient"  # noqa: S608 - constant columns
-        " WHERE message = ? ORDER BY position",
-        (row,),
-    ):
+    for _, part, state, told, *columns in rows:
         people.append(recipient_of(tuple(columns)))
         if state == "pending":
             unsettled[number(part)][people[-1].id] = bool(told)
