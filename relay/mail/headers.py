@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import assert_never
 
 from relay.mail.envelope import Client, ClientCertificate, Envelope, LocalUser, NoCertificate, QueueId
-from relay.mail.names import IpLiteral
+from relay.mail.names import IpAddress, IpLiteral
 
 PRODUCT = "dane-relay"
 MAX_WORD_LENGTH = 255
@@ -40,8 +40,7 @@ def received_field(envelope: Envelope, *, hostname: str, queue_id: QueueId, arri
     A ``for`` clause stands only where there is one recipient: it would tell each of several about the others.
     """
     client = envelope.client
-    helo = _word(client.helo) or _word(client.name)
-    lines = [f"Received: from {helo} ({_word(client.name)} [{str(IpLiteral(client.address))[1:-1]}])"]
+    lines = [_from(client.helo, client.name, client.address)]
     if isinstance(client.local, LocalUser):
         lines.append(f"\t(local user {_word(client.local.name) or 'unknown'}, uid {client.local.uid})")
     if client.tls.used:
@@ -68,6 +67,12 @@ def missing_fields(queue_id: QueueId, *, hostname: str, arrived_at: datetime) ->
     message_id = f"Message-Id: <{at:%Y%m%d%H%M%S}.{queue_id}@{hostname}>\r\n"
     date = f"Date: {_date(at.replace(microsecond=0))}\r\n"
     return (b"message-id", message_id.encode("ascii", "replace")), (b"date", date.encode("ascii"))
+
+
+@lru_cache(maxsize=256)
+def _from(helo: str, name: str, address: IpAddress) -> str:
+    """The first line; a client that comes again says the same."""
+    return f"Received: from {_word(helo) or _word(name)} ({_word(name)} [{str(IpLiteral(address))[1:-1]}])"
 
 
 @lru_cache(maxsize=16)

@@ -34,12 +34,16 @@ def is_in(address: IpAddress, networks: Iterable[IpNetwork]) -> bool:
     A network written in its IPv4-mapped form (``::ffff:127.0.0.0/104``, as in Postfix's own default) holds the IPv4
     clients that it means, and an IPv4 network holds clients whose address came in mapped.
     """
-    forms: list[IpAddress] = [address]
-    if address.version == 4:
-        forms.append(IPv6Address(_MAPPED | int(address)))
-    elif address.ipv4_mapped is not None:
-        forms.append(address.ipv4_mapped)
+    forms = _forms(address)
     return any(form.version == network.version and form in network for network in networks for form in forms)
+
+
+@lru_cache(maxsize=1024)
+def _forms(address: IpAddress) -> tuple[IpAddress, ...]:
+    """The ways in which networks may mean an address; it is asked for with each recipient."""
+    if address.version == 4:
+        return address, IPv6Address(_MAPPED | int(address))
+    return (address,) if address.ipv4_mapped is None else (address, address.ipv4_mapped)
 
 
 def may_send(client: Client, mynetworks: Iterable[IpNetwork]) -> bool:

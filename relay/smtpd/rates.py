@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_network
 
 from relay.mail.names import IpAddress
@@ -27,6 +28,7 @@ class Counted(Enum):
     AUTH = "AUTH command rate"
 
 
+@lru_cache(maxsize=1024)
 def client_key(address: IpAddress) -> str:
     """What counts as one client: an IPv4 address, or a /84 of IPv6."""
     return str(address) if address.version == 4 else str(ip_network((int(address), IPV6_PREFIX), strict=False))

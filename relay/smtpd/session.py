@@ -11,7 +11,8 @@ one of them changes). From ``aiosmtpd.smtp.SMTP``:
 
 and these public ones in ways that its documentation does not promise: ``push`` (called with the text of the 220 by
 ``smtp_STARTTLS``), ``command_size_limits`` (shared by all sessions there), ``line_length_limit`` (the stream's limit),
-the constructor (looks through ``dir()`` of session and handler, which is empty here).
+the constructor (looks through ``dir()`` of session and handler, which is empty here). The destructor looks at
+``StreamReaderProtocol._closed``, so that the loop does not log what a connection ended with; it is left that.
 """
 
 from __future__ import annotations
@@ -188,7 +189,10 @@ class Session(_Unlisted, SMTP):
         over, and the memory that the next session gets is never the one that is still in the processor's caches.
         """
         if self._over and self.transport is None:
-            vars(self).clear()
+            all_of_it = vars(self)
+            closed = all_of_it["_closed"]
+            all_of_it.clear()
+            all_of_it["_closed"] = closed
 
     async def _attend(self) -> None:
         peer = _LOCALHOST if self._local else self._writer.get_extra_info("peername")

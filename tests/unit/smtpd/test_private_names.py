@@ -49,6 +49,11 @@ def test_tls_begins_as_it_did() -> None:
     assert "self._writer._transport = transport" in made
 
 
+def test_the_destructor_looks_at_what_the_connection_ended_with() -> None:
+    assert 'getattr(self, "_closed", None)' in source("__del__")
+    assert "closed.exception()" in source("__del__")
+
+
 def test_the_timer_is_the_one_that_is_replaced() -> None:
     assert list(inspect.signature(SMTP._reset_timeout).parameters) == ["self", "duration"]
     assert SMTP.connection_lost is not session.Session.connection_lost

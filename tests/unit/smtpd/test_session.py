@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import smtplib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_network
 
@@ -671,3 +673,25 @@ def test_a_session_that_is_over_leaves_nothing_to_the_collector(
             assert all(any(one is other for other in of_other_tests) for one in runner.run(left()))
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_connection_that_is_reset_is_no_news_to_the_loop(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def reset() -> None:
+        async with front_end() as relay:
+            async with relay.client() as client:
+                connection = client.writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.writer.transport.abort()
+            await relay.seen(ClientDisconnected)
+            async with asyncio.timeout(60):
+                while relay.server.sessions:
+                    await asyncio.sleep(0)
+            assert any(isinstance(event, ClientLost) for event in relay.events)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(reset())
+    gc.collect()
+    assert not caplog.records
