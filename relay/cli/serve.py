@@ -12,6 +12,7 @@ import click
 import uvloop
 
 from relay.app import CannotStart, open_relay, system_hostname
+from relay.app.allocator import give_large_blocks_back
 from relay.app.notify import Notifier
 from relay.app.signals import Signals
 from relay.config.config import Config
@@ -25,10 +26,6 @@ from relay.queue.store import StoreUnavailable
 from relay.smtpd.server import CannotServe
 from relay.tls.authorities import CaStoreError
 from relay.tls.own_certificate import ClientCertificateError
-
-# Seconds after which a thread that waits for the interpreter is given it: the queue's writer does so after each statement, and
-# with Python's own 5 ms a commit beside a busy event loop takes several times as long as it needs.
-_SWITCH_INTERVAL = 0.001
 
 CONFIGURATION_WRONG = 1
 CANNOT_START = 1
@@ -44,6 +41,7 @@ def command(path: Path) -> None:
     signals = Signals()  # before the configuration is read: a SIGHUP from here on is not forgotten
     try:
         config = load(path, os.environ, hostname=system_hostname())
+        give_large_blocks_back()
         uvloop.run(_serve(config, path, signals))
     except ConfigErrors as errors:
         for error in errors.errors:
@@ -91,6 +89,5 @@ async def _serve(config: Config, path: Path, signals: Signals) -> None:
             task.add_done_callback(reloads.discard)
 
         signals.answered_by(stop=relay.stop, reload=reload)
-        sys.setswitchinterval(_SWITCH_INTERVAL)
         _settle_in()
         await relay.stopping.wait()

@@ -81,8 +81,7 @@ class Carrier:
                 # What hosts took already must not go to them again; the rest is as it was.
                 await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
             raise
-        with self._lanes.small_first():  # whoever hands in a message waits for the same commits
-            await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
+        await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
         return failing
 
     async def _attempt_routes(

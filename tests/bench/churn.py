@@ -1,7 +1,8 @@
 """Receivers that go up and down: each changes its mood every few seconds, at random.
 
 ``python -m tests.bench.churn PORT PEM-FILE SEED ADDRESS...`` listens with STARTTLS on each address. A line ``calm`` on standard
-input makes all of them well-behaved for good. When the input ends it prints ``taken MESSAGES`` and what each mood did, and ends.
+input makes all of them well-behaved, and ``churn`` ends that. When the input ends it prints ``taken MESSAGES`` and what each mood
+did, and ends.
 """
 
 from __future__ import annotations
@@ -52,18 +53,20 @@ class Receiver:
     async def live(self) -> None:
         """Change moods until calm comes."""
         while not self._calm.is_set():
-            await self._become(self._chance.choices(list(HOW_OFTEN), list(HOW_OFTEN.values()))[0])
+            await self.become(self._chance.choices(list(HOW_OFTEN), list(HOW_OFTEN.values()))[0])
             try:
                 await asyncio.wait_for(self._calm.wait(), self._chance.uniform(SHORTEST, LONGEST))
             except TimeoutError:
                 pass
-        await self._become(Mood.UP)
+        self._calm.clear()
+        await self.become(Mood.UP)
 
     def calm(self) -> None:
-        """Be well-behaved from now on."""
+        """Be well-behaved until it lives again."""
         self._calm.set()
 
-    async def _become(self, mood: Mood) -> None:
+    async def become(self, mood: Mood) -> None:
+        """Change to a mood, whatever it takes."""
         before, self.mood = self.mood, mood
         self.seen[f"mood {mood.name}"] += 1
         if mood is Mood.DOWN and self._server is not None:
@@ -127,18 +130,24 @@ async def main(port: int, pem_file: str, seed: int, addresses: list[str]) -> Non
     loop = asyncio.get_running_loop()
     input_lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(input_lines), sys.stdin)
-    lives = [asyncio.create_task(receiver.live()) for receiver in receivers]
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    await asyncio.gather(*(receiver.become(Mood.UP) for receiver in receivers))
+    lives: list[asyncio.Task[None]] = []
+    say("ready")
     while line := await input_lines.readline():
-        if line.strip() == b"calm":
+        if line.strip() == b"churn":
+            lives = [asyncio.create_task(receiver.live()) for receiver in receivers]
+        elif line.strip() == b"calm":
             for receiver in receivers:
                 receiver.calm()
             await asyncio.gather(*lives)
-            sys.stdout.write("calm\n")
-            sys.stdout.flush()
+            say("calm")
     seen: Counter[str] = sum((receiver.seen for receiver in receivers), Counter())
-    sys.stdout.write(f"taken {seen['taken']}: {dict(sorted(seen.items()))}\n")
+    say(f"taken {seen['taken']}: {dict(sorted(seen.items()))}")
+
+
+def say(line: str) -> None:
+    """Tell whoever started this."""
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
