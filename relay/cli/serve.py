@@ -27,6 +27,10 @@ from relay.smtpd.server import CannotServe
 from relay.tls.authorities import CaStoreError
 from relay.tls.own_certificate import ClientCertificateError
 
+# Seconds after which a thread that waits for the interpreter is given it: the queue's writer does so after each statement, and
+# with Python's own 5 ms a commit beside a busy event loop takes several times as long as it needs.
+_SWITCH_INTERVAL = 0.001
+
 CONFIGURATION_WRONG = 1
 CANNOT_START = 1
 
@@ -89,5 +93,6 @@ async def _serve(config: Config, path: Path, signals: Signals) -> None:
             task.add_done_callback(reloads.discard)
 
         signals.answered_by(stop=relay.stop, reload=reload)
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         _settle_in()
         await relay.stopping.wait()

@@ -21,7 +21,8 @@ from relay.queue.health import Trust
 from relay.queue.store import StoreUnavailable
 
 CHUNK = 64 * 1024
-_WRITE_AT_ONCE = 256 * 1024
+# Of a body being written or read, so much in one step of a thread: to and fro costs more than the step does.
+_AT_ONCE = 256 * 1024
 # A large body is synced as it comes, or the last sync would write all of it at once, and small commits would wait behind it.
 _SYNC_AT_ONCE = 2 * 1024 * 1024
 _TEMPORARY = ".tmp"
@@ -100,7 +101,7 @@ class SpoolFile:
         """Append octets; they are gathered, so that a thread is not troubled for each chunk."""
         self._waiting.append(data)
         self._octets_waiting += len(data)
-        if self._octets_waiting >= _WRITE_AT_ONCE:
+        if self._octets_waiting >= _AT_ONCE:
             await self._run(self._append, self._take_waiting())
 
     async def keep(self) -> None:
@@ -166,13 +167,13 @@ class _Reading:
         self._closed = False
 
     def next(self) -> bytes:
-        """The next chunk, empty at the end (blocking)."""
+        """The next ``_AT_ONCE`` octets, fewer at the end, and then none (blocking)."""
         with self._lock:
             if self._closed:
                 return b""
             if self._descriptor < 0:
                 self._descriptor = self._files.open(self._path)
-            return self._files.read(self._descriptor, CHUNK)
+            return self._files.read(self._descriptor, _AT_ONCE)
 
     def close(self) -> None:
         """Close the file, after a read that is under way (blocking)."""
@@ -248,8 +249,9 @@ class Spool:
         """
         reading = _Reading(self._directory / name, self._files)
         try:
-            while chunk := await self._call(reading.next):
-                yield chunk
+            while octets := await self._call(reading.next):
+                for start in range(0, len(octets), CHUNK):
+                    yield octets[start : start + CHUNK]
         finally:
             try:
                 self._pool.submit(reading.close)

@@ -81,7 +81,8 @@ class Carrier:
                 # What hosts took already must not go to them again; the rest is as it was.
                 await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
             raise
-        await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
+        with self._lanes.small_first():  # whoever hands in a message waits for the same commits
+            await self._settler.settle(lease, AttemptResult(outcomes=outcomes))
         return failing
 
     async def _attempt_routes(
