@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from itertools import islice
 
+from relay.scheduling.places import ALONE, Places, Taken
 from relay.scheduling.window import Failing, Limits, Suspension, Window
 
 # Destinations remembered, mostly dead ones; one that is forgotten begins anew.
 MAX_REMEMBERED = 10_000
+# A place that others have is asked for again after so many seconds.
+PLACE_SECONDS = 0.02
 # How far to look for one that may be forgotten before one that is held back is.
 _LOOK = 512
 
@@ -18,10 +21,15 @@ class Destinations:
     """Windows by destination.
 
     Times are seconds on one clock that never goes back.
+
+    :param places: which other processes want too: each delivery that begins has claimed one.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, places: Places = ALONE) -> None:
         self._limits = limits
+        self._places = places
+        self._alone = places is ALONE
+        self._claims: Counter[str] = Counter()
         self._windows: OrderedDict[str, Window] = OrderedDict()
         self._rests: list[tuple[float, str]] = []
 
@@ -56,17 +64,64 @@ class Destinations:
             if (window.busy >= window.size and window.suspension is None) or window.resting_until > now
         ]
 
+    def claim(self, name: str, wanted: int, now: float) -> int:
+        """Have places for deliveries that are to begin: each then begins, or is no more claimed.
+
+        :returns: for how many; whoever gets less is held back until one of its own ends, or for a moment.
+        """
+        if self._alone:
+            return wanted
+        got = 0
+        while got < wanted:
+            taken = self._places.take(name, now)
+            if taken is Taken.FULL:
+                self._rest(name, now + PLACE_SECONDS)
+            if taken is not Taken.YES:
+                break
+            got += 1
+        self._claims[name] += got
+        return got
+
+    def unclaim(self, name: str, number: int, now: float) -> None:
+        """Give up claims: so many deliveries will not begin."""
+        if not self._alone:
+            self._claims[name] -= number
+            self._settle_places(name, now)
+
+    def _settle_places(self, name: str, now: float) -> None:
+        """Give back what is not needed; a rest after a delivery needs its place."""
+        window = self._windows.get(name)
+        kept = self._claims[name]
+        if not kept:
+            del self._claims[name]
+        if window is not None:
+            kept += window.busy + (window.resting_until > now)
+        for _ in range(self._places.held(name) - kept):
+            self._places.leave(name, now)
+
+    def _rest(self, name: str, until: float) -> None:
+        window = self._windows.get(name)
+        if window is None:
+            window = self._windows[name] = Window(self._limits)
+        if window.resting_until < until:
+            window.resting_until = until
+            heapq.heappush(self._rests, (until, name))
+
     def begin(self, name: str) -> None:
         """A delivery begins."""
         window = self._windows.get(name)
         if window is None:
             window = self._windows[name] = Window(self._limits)
         window.busy += 1
+        if not self._alone:
+            self._claims[name] -= 1
         self._windows.move_to_end(name)
 
     def withdraw(self, name: str) -> None:
-        """A delivery that was begun will not be made after all, which says nothing about the destination."""
+        """A delivery that was begun will not be made after all, which says nothing about the destination; it is claimed again."""
         self._windows[name].busy -= 1
+        if not self._alone:
+            self._claims[name] += 1
 
     def end(self, name: str, now: float, failing: Failing | None = None) -> None:
         """A delivery ended.
@@ -75,8 +130,10 @@ class Destinations:
         """
         window = self._windows[name]
         window.ended(now, failing)
-        if window.resting_until > now:
+        if self._limits.rate_delay:
             heapq.heappush(self._rests, (window.resting_until, name))
+        if not self._alone:
+            self._settle_places(name, now)
         if len(self._windows) > MAX_REMEMBERED:
             self._forget_one(now)
 
@@ -91,6 +148,10 @@ class Destinations:
         names = []
         while self._rests and self._rests[0][0] <= now:
             names.append(heapq.heappop(self._rests)[1])
+        if not self._alone:
+            for name in names:
+                self._settle_places(name, now)
+                self._places.waive(name)
         return names
 
     def next_rest(self) -> float | None:

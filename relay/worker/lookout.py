@@ -163,7 +163,20 @@ class Lookout:
             is_idle=self._destinations.is_idle,
             leaves=self._owed.add,
         )
+        rooms = self._claimed(rooms, now)
         return Dealt(rooms={**rooms, **dict.fromkeys(dead, max(1, spare // max(1, len(dead))))}, dead=dead)
+
+    def _claimed(self, rooms: Mapping[str, int], now: float) -> dict[str, int]:
+        """What may be had of these rooms, where other processes deliver too; who gets less is brought to mind later."""
+        claimed = {}
+        for name, room in rooms.items():
+            got = self._destinations.claim(name, room, now)
+            if got < room:
+                self._turns.leave(name)
+                self._owed.add(name)
+            if got:
+                claimed[name] = got
+        return claimed
 
     def had(self, rooms: Mapping[str, int], leased: Counter[str]) -> None:
         """What was leased of what was dealt: who had less than that has no due mail any more."""

@@ -21,6 +21,7 @@ from relay.mail.envelope import QueueId
 from relay.queue.settle import Settler
 from relay.queue.store import Lease, QueueStore, Reservation, StoreUnavailable
 from relay.scheduling.destinations import Destinations
+from relay.scheduling.places import ALONE, Places
 from relay.scheduling.window import Failing, Suspension
 from relay.worker.carrying import Carrier
 from relay.worker.lookout import Lookout
@@ -51,6 +52,7 @@ class Worker:
     :param router: the routes in force, likewise.
     :param monotonic: seconds on a clock that nobody sets.
     :param lanes: where large contents take turns.
+    :param places: at destinations, where other processes deliver to them too.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Worker:
         monotonic: Callable[[], float],
         observe: Observer,
         lanes: Lanes,
+        places: Places = ALONE,
     ) -> None:
         self._store = store
         self._carrier = Carrier(
@@ -85,7 +88,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._stopping = False
         self._hurry = asyncio.Event()
-        self._destinations = Destinations(options.limits)
+        self._destinations = Destinations(options.limits, places)
         self._lookout = Lookout(
             store, self._destinations, reserve=options.concurrency // 4, clock=clock, monotonic=monotonic
         )
@@ -110,7 +113,8 @@ class Worker:
         names: set[str] = set()
         for name, recipients in {} if self._stopping else destinations.items():
             free = self._options.concurrency - self._attempts
-            if (not limit or recipients <= limit) and self._lookout.may_start(name, free):
+            may_start = (not limit or recipients <= limit) and self._lookout.may_start(name, free)
+            if may_start and self._destinations.claim(name, 1, self._monotonic()):
                 self._destinations.begin(name)
                 self._attempts += 1
                 names.add(name)
@@ -121,8 +125,9 @@ class Worker:
 
     def begin(self, reservation: Reservation, leases: Sequence[Lease]) -> None:
         """Start what was committed."""
-        self.give_back(reservation)
+        self._withdraw(reservation)
         if self._stopping:
+            self._unclaim(Counter(reservation.destinations))
             task = asyncio.ensure_future(self._release(leases))
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
@@ -131,12 +136,23 @@ class Worker:
             self._wake.set()  # from now on the queue is looked at more often
         for lease in leases:
             self._start(lease, None)
+        self._unclaim(Counter(reservation.destinations) - Counter(lease.destination for lease in leases))
 
     def give_back(self, reservation: Reservation) -> None:
         """Nothing is started for a reservation."""
+        self._withdraw(reservation)
+        self._unclaim(Counter(reservation.destinations))
+
+    def _withdraw(self, reservation: Reservation) -> None:
         for name in reservation.destinations:
             self._attempts -= 1
             self._destinations.withdraw(name)
+
+    def _unclaim(self, places: Mapping[str, int]) -> None:
+        """Deliveries for which places were claimed will not begin."""
+        now = self._monotonic()
+        for name, number in places.items():
+            self._destinations.unclaim(name, number, now)
 
     async def run(self) -> None:
         """Lease and deliver until ``stop``; raises nothing but cancellation."""
@@ -206,10 +222,15 @@ class Worker:
         if not dealt.rooms:
             return
         wall, limit = self._clock(), self._options.recipient_limit
-        leases = await self._store.lease_at(dealt.rooms, now=wall, until=wall + LEASE, recipient_limit=limit)
-        if self._stopping:
-            await self._store.release([lease.token for lease in leases])
-            return
+        unused = Counter({name: room for name, room in dealt.rooms.items() if name not in dealt.dead})
+        try:
+            leases = await self._store.lease_at(dealt.rooms, now=wall, until=wall + LEASE, recipient_limit=limit)
+            if self._stopping:
+                await self._store.release([lease.token for lease in leases])
+                return
+            unused -= Counter(lease.destination for lease in leases)
+        finally:
+            self._unclaim(unused)
         if split := {lease.destination for lease in leases if len(lease.recipients) == limit}:
             self.expect(split)  # the other parts are due, and may go at the same time
         self._lookout.had(dealt.rooms, Counter(lease.destination for lease in leases))
@@ -229,7 +250,10 @@ class Worker:
             )
         self._active[message.queue_id] += 1
         # It may have died since its turn was dealt: then nobody is dialled any more.
-        suspension = suspension or self._destinations.suspension(lease.destination, self._monotonic())
+        if suspension is None:
+            suspension = self._destinations.suspension(lease.destination, self._monotonic())
+            if suspension is not None:
+                self._unclaim({lease.destination: 1})
         if suspension is None:
             self._destinations.begin(lease.destination)
             self._attempts += 1
