@@ -100,6 +100,8 @@ class RecordingSink:
         self._messages: list[Recorded] = []
         self._heard: list[tuple[bytes, bool]] = []
         self._bodies_seen = 0
+        self._waiting = 0
+        self._most_waiting = 0
         self.open_gate = threading.Event()
         self.open_gate.set()
         self._closing = False
@@ -128,6 +130,12 @@ class RecordingSink:
         """Wait until that many messages were taken."""
         self._wait(lambda: len(self._messages) >= count, f"{count} messages", patience)
         return self.messages()
+
+    @property
+    def most_waiting(self) -> int:
+        """How many messages that had come in whole waited for their answers at the same time, at most."""
+        with self._changed:
+            return self._most_waiting
 
     def wait_for_body(self, count: int = 1, *, patience: float = PATIENCE) -> None:
         """Wait until that many messages have come in whole, answered or not."""
@@ -208,8 +216,12 @@ class RecordingSink:
             return False
         with self._changed:
             self._bodies_seen += 1
+            self._waiting += 1
+            self._most_waiting = max(self._most_waiting, self._waiting)
             self._changed.notify_all()
         self.open_gate.wait(PATIENCE)
+        with self._changed:
+            self._waiting -= 1
         if self._closing:
             return False
         reply = self._answer(b".") or "250 2.0.0 Ok: recorded"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import ssl
 import time
@@ -13,13 +12,13 @@ from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 from relay import __version__
-from relay.app import noticing
+from relay.app import noticing, sharing
 from relay.app.ending import Ending
-from relay.app.options import delivery_options, pool_limits, report_options, retry_schedule, worker_options
+from relay.app.options import delivery_options, log_words, pool_limits, report_options, retry_schedule, worker_options
+from relay.app.posts import Post, serials
 from relay.app.receiving import front_end
 from relay.app.resolving import CannotResolve, open_resolving
 from relay.app.rules import Rules
@@ -42,10 +41,8 @@ from relay.lanes import Lanes
 from relay.ledger.file import FILE_NAME, LedgerUnavailable
 from relay.ledger.ledger import Ledger
 from relay.log.events import Event, Observer, Program, Warned
-from relay.log.json import JsonLines
 from relay.log.metrics import Metrics
-from relay.log.postfix import PostfixLines
-from relay.log.sink import STANDARD_OUTPUT, Lines, Sink, compose
+from relay.log.sink import STANDARD_OUTPUT, Sink, compose
 from relay.mail.envelope import Address, QueueId, Sender, new_queue_id
 from relay.outcome.wording import one_line
 from relay.policy.policy import TlsPolicy
@@ -87,8 +84,9 @@ def now() -> datetime:
 class Building:
     """The object graph while it is made; its parts need each other in circles that only a running relay has."""
 
-    def __init__(self, config: Config, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, stack: AsyncExitStack, post: Post | None = None) -> None:
         self.config = config
+        self.post = post
         self.stack = stack
         self.ending = Ending(patience=config.relay.drain_time, monotonic=time.monotonic)
         self.metrics = Metrics(__version__)
@@ -104,7 +102,8 @@ class Building:
         self.worker: Worker
         self.servers: SmtpServer
         self.lanes = Lanes()
-        self._serials = count(os.getpid())
+        self.pages: http.Pages
+        self._serials = serials(post)
 
     def new_id(self) -> QueueId:
         """A queue ID that was never given out before: time, and a number that this process counts up."""
@@ -138,20 +137,7 @@ class Building:
 
     def open_log(self, write_line: WriteLine | None) -> None:
         """Words and their destination, and the counters."""
-        log = self.config.log
-        host, pid = self.config.relay.myhostname.partition(".")[0], os.getpid()
-        words: Lines
-        if log.format == "json":
-            words = JsonLines(hostname=host, pid=pid)
-        else:
-            words = PostfixLines(
-                hostname=host,
-                pid=pid,
-                syslog_name=log.syslog_name,
-                tls_loglevel=log.tls_loglevel,
-                tls_feature_status=self.config.smtp.log_tls_feature_status,
-                tz=None,
-            )
+        log, words = self.config.log, log_words(self.config)
         if write_line is not None:
             tell = write_line
 
@@ -162,7 +148,8 @@ class Building:
             self.observe = compose(observe, self.metrics.observe, self._heard)
             return
         to = Path(log.file) if log.file else STANDARD_OUTPUT
-        self.sink = Sink(words, to, clock=now, later=partial(asyncio.get_running_loop().call_later, LOG_LAG))
+        lag = partial(asyncio.get_running_loop().call_later, LOG_LAG)
+        self.sink = Sink(words, to, clock=now, later=lag, shared=self.post is not None)
         self.stack.callback(self.sink.close)
         self.observe = compose(self.sink.observe, self.metrics.observe, self._heard)
 
@@ -182,7 +169,13 @@ class Building:
             make_durably(state_dir)
         except OSError as error:
             raise CannotStart(f"relay.state_dir {state_dir}: cannot make it: {error.strerror}") from None
-        held = self.stack.enter_context(lock.hold(state_dir))
+        # A worker has inherited the lock of the relay, and holds that of its own directory.
+        held = self.stack.enter_context(lock.hold(state_dir if self.post is None else self.post.office))
+        await self.open_store()
+        return held
+
+    async def open_store(self) -> None:
+        """The queue, in a state directory that is ours."""
         floor = floor_of(self.config.smtpd.message_size_limit, self.config.queue.minfree)
         self.store = await SqliteStore.open(
             self.config.queue_file,
@@ -192,7 +185,6 @@ class Building:
             look=Glance(look_at, enough=2 * floor, seconds=LOOK_SECONDS, monotonic=time.monotonic),
         )
         self.stack.push_async_callback(self.store.close)
-        return held
 
     async def open_names(self, root_hints: str) -> None:
         """DNS."""
@@ -260,6 +252,7 @@ class Building:
             monotonic=time.monotonic,
             observe=self.observe,
             lanes=self.lanes,
+            places=sharing.places(self.post, worker_options(self.config).limits.highest, self.stack),
         )
 
         self.postmaster = noticing.postmaster(
@@ -335,7 +328,10 @@ class Building:
             certificates=lambda: self.rules.certificates,
             tls=lambda: self.rules.front_tls,
             lanes=self.lanes,
+            inherited=None if self.post is None else self.post.sockets(),
         )
+        if self.post is not None:
+            await sharing.take_hold_rules(self.post, self.store.acts)
         await self.servers.start()
         self.stack.push_async_callback(self.ending.drain, self.servers, self.worker, self.observe)
 
@@ -349,8 +345,9 @@ class Building:
             unready=self.unready,
             clock=now,
         )
+        self.pages = http.Pages(facts)
         listen = self.config.http.listen
-        return await self.stack.enter_async_context(http.serve(listen, facts)) if listen else ()
+        return await self.stack.enter_async_context(http.serve(listen, self.pages)) if listen else ()
 
     async def open_control(self, held: lock.StateLock, reload: Callable[[], Awaitable[control.Reloaded]]) -> None:
         """The control socket."""
@@ -361,6 +358,9 @@ class Building:
             stop=self.ending.stop,
             ledger=self.ledger.ask,
             status=lambda: {"version": __version__, "started": started, "validating": self.probe.last.validating},
+            metrics=self.pages.exposition,
+            reasons=self.pages.reasons,
+            alive=self.alive,
         )
         await self.stack.enter_async_context(control.serve(held, handlers))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from ipaddress import ip_address
 
@@ -11,6 +12,9 @@ from relay.delivery.options import DeliveryOptions, Timeouts
 from relay.delivery.reach import Families, Ourselves, Preference, Reach
 from relay.dns.ad import NameServer, is_trusted
 from relay.dns.system import system_nameservers
+from relay.log.json import JsonLines
+from relay.log.postfix import PostfixLines
+from relay.log.sink import Lines
 from relay.mail.envelope import Address
 from relay.mail.names import Domain, IpAddress
 from relay.queue.notices import NoticeClass, ReportOptions
@@ -172,4 +176,20 @@ def worker_options(config: Config) -> WorkerOptions:
             own_pause=queue.transport_retry_time,
         ),
         recipient_limit=smtp.destination_recipient_limit,
+    )
+
+
+def log_words(config: Config) -> Lines:
+    """The language of the log, ``log.format``."""
+    log = config.log
+    host, pid = config.relay.myhostname.partition(".")[0], os.getpid()
+    if log.format == "json":
+        return JsonLines(hostname=host, pid=pid)
+    return PostfixLines(
+        hostname=host,
+        pid=pid,
+        syslog_name=log.syslog_name,
+        tls_loglevel=log.tls_loglevel,
+        tls_feature_status=config.smtp.log_tls_feature_status,
+        tz=None,
     )

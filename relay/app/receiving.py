@@ -19,8 +19,10 @@ from relay.smtpd.authentication import Authenticator, Lockout
 from relay.smtpd.clientcerts import KnownCertificates
 from relay.smtpd.conversation import Service
 from relay.smtpd.intake import Intake, IntakeOptions
+from relay.smtpd.listeners import Listeners
 from relay.smtpd.local import LocalSockets
 from relay.smtpd.naming import NameOf, name_without_dns
+from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.ownership import Owners
 from relay.smtpd.server import SmtpServer
 from relay.smtpd.server_tls import ServerContext
@@ -51,6 +53,7 @@ def front_end(
     name_of: NameOf = name_without_dns,
     certificates: Callable[[], KnownCertificates] = KnownCertificates,
     tls: Callable[[], ServerContext | None] = lambda: None,
+    inherited: Listeners | None = None,
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
@@ -58,6 +61,7 @@ def front_end(
     :param transcripts: of which sessions the postmaster is to hear.
     :param users: who may log in now, ``owners`` who of them may use which sender address, ``certificates`` with which
         certificates clients may relay, ``tls`` how they encrypt, and ``name_of`` what they are called.
+    :param inherited: the sockets, where a parent opened them.
     """
     options = smtpd_options(config)
     make_room(options.connection_limit, observe)
@@ -86,6 +90,12 @@ def front_end(
         authenticator=Authenticator(users, observe=observe, owners=owners, lockout=lockout(config)),
     )
     session = functools.partial(Session, service=service, tls=tls)
+    return _server(config, session, options, inherited)
+
+
+def _server(
+    config: Config, session: Callable[..., Session], options: SmtpdOptions, inherited: Listeners | None
+) -> SmtpServer:
     return SmtpServer(
         config.smtpd.listen,
         session,
@@ -93,6 +103,7 @@ def front_end(
         submissions=config.smtpd.submissions_listen,
         local=LocalSockets(config.smtpd.unix_listen, config.smtpd.unix_listen_mode),
         submissions_factory=functools.partial(session, wrapped=True),
+        inherited=inherited,
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from relay import __version__
 from relay.app.building import Building, WriteLine, now
 from relay.app.notify import Notifier
+from relay.app.posts import Post
 from relay.app.reload import Reloader, Reread
 from relay.app.rules import Rules
 from relay.config.config import Config
@@ -58,6 +59,7 @@ async def open_relay(
     root_hints: str = "",
     notifier: Notifier | None = None,
     source: Path | None = None,
+    post: Post | None = None,
 ) -> AsyncIterator[Relay]:
     """Run a relay for the length of the context.
 
@@ -66,10 +68,11 @@ async def open_relay(
     :param root_hints: a file with the addresses of the root servers, where they are not the Internet's.
     :param notifier: the service manager, if one started us.
     :param source: the configuration's file; given, it and the files that it names are watched for changes.
+    :param post: of a worker that a parent started; ``config`` and ``reread`` are the worker's then.
     :raises CannotStart: (or an error of the room concerned, its message for people) if it cannot run.
     """
     async with AsyncExitStack() as stack:
-        building = Building(config, stack)
+        building = Building(config, stack, post)
         building.open_log(write_line)
         held = await building.open_queue()
         await building.open_ledger()

@@ -12,6 +12,7 @@ import click
 from relay.cli.place import TemporaryFailure, find_place, place_options
 from relay.control import client
 from relay.control.lock import Held, LockFailed, hold
+from relay.control.merging import ledgers
 from relay.control.protocol import Item, LedgerAsk
 from relay.ledger.commands import AUDITS, FORGET_AUDITS, FORGET_MARK, RATCHET, answer, best_of
 from relay.ledger.file import FILE_NAME, LedgerFile, LedgerUnavailable
@@ -132,15 +133,21 @@ def ask(state_dir: Path, command: str, destination: str) -> Sequence[Mapping[str
         return [dict(each.value) for each in answers if isinstance(each, Item)]
     except client.NoRelay:
         pass
-    path = state_dir / FILE_NAME
     with hold(state_dir):
-        if not path.exists():
-            return []  # asking makes no file: it would belong to whoever asked
-        file = LedgerFile(path)
-        try:
-            return answer(file, command, destination)
-        finally:
-            file.close()
+        # Asking makes no file: it would belong to whoever asked.
+        paths = [
+            path for path in (state_dir / FILE_NAME, *sorted(state_dir.glob(f"worker-*/{FILE_NAME}"))) if path.exists()
+        ]
+        found = [_answer(path, command, destination) for path in paths]
+    return found[0] if len(found) == 1 else ledgers(command, found) if found else []
+
+
+def _answer(path: Path, command: str, destination: str) -> Sequence[Mapping[str, object]]:
+    file = LedgerFile(path)
+    try:
+        return answer(file, command, destination)
+    finally:
+        file.close()
 
 
 @contextmanager

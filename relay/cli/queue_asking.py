@@ -6,15 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 
 import click
 
 from relay.app import CannotStart
-from relay.app.administering import open_administration
+from relay.app.administering import open_administrations
+from relay.app.posts import places
 from relay.cli.place import Place, TemporaryFailure
 from relay.config.errors import ConfigErrors
 from relay.control import client, queue
 from relay.control.lock import Held, LockFailed, hold
+from relay.control.merging import merged
 from relay.control.protocol import (
     Answer,
     Done,
@@ -22,6 +25,7 @@ from relay.control.protocol import (
     HoldRuleAdd,
     HoldRules,
     Item,
+    LedgerAsk,
     QueueBackup,
     QueueCount,
     QueueList,
@@ -30,6 +34,7 @@ from relay.control.protocol import (
     Underway,
 )
 from relay.control.server import user_name
+from relay.queue.administration import Administration
 from relay.queue.filter_text import FilterError, parse_filter
 from relay.queue.showq import counts_object
 from relay.queue.store import EntryState, QueueCounts, StoreUnavailable
@@ -70,7 +75,7 @@ def ask(place: Place, request: QueueRequest, *, needs_configuration: bool = Fals
 
 
 def _alone(place: Place, request: QueueRequest, *, routes: bool) -> Iterator[Heard]:
-    if not place.queue_file.exists():
+    if not any(file.exists() for _, file in places(place.config)):
         with hold(place.state_dir):
             # A command makes no queue: the file would belong to whoever gave it.
             yield _nothing(request)
@@ -98,12 +103,22 @@ async def _next(answers: AsyncGenerator[Answer, None]) -> Answer:
 
 async def _answers(place: Place, request: QueueRequest, *, routes: bool) -> AsyncGenerator[Answer, None]:
     async with AsyncExitStack() as stack:
-        opening = open_administration(place.config, lambda line: click.echo(line, err=True), routes=routes)
-        administration = await stack.enter_async_context(opening)
-        answers = queue.answers(request, administration, user_name(os.getuid()))
+        opening = open_administrations(place.config, lambda line: click.echo(line, err=True), routes=routes)
+        by = user_name(os.getuid())
+        shards = {
+            name: partial(_of_one, administration, by)
+            for name, administration in (await stack.enter_async_context(opening)).items()
+        }
+        answers = merged(request, shards)
         stack.push_async_callback(answers.aclose)
         async for answer in answers:
             yield answer
+
+
+def _of_one(administration: Administration, by: str, request: QueueRequest | LedgerAsk) -> AsyncGenerator[Answer, None]:
+    if isinstance(request, LedgerAsk):
+        raise TypeError("the ledger is asked elsewhere")
+    return queue.answers(request, administration, by)
 
 
 def _nothing(request: QueueRequest) -> Done:

@@ -39,7 +39,12 @@ def backup(config: Path | None, state_dir: Path | None, file: Path) -> None:
                     pass
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
+    paths = done.get("paths")
     click.echo(f"{file}: {_what(done)}.")
+    for path in paths[1:] if isinstance(paths, list) else ():
+        click.echo(
+            f"{path} is part of it: the queue of another worker, to be unpacked into its directory in state_dir."
+        )
 
 
 def _what(done: Mapping[str, object]) -> str:

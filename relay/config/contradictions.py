@@ -25,6 +25,7 @@ class Contradiction:
 def contradictions(config: Config) -> Iterator[Contradiction]:
     """Find what contradicts itself; the caller leaves out what involves an option that is wrong already."""
     yield from _releases(config)
+    yield from _workers(config)
     yield from _certificates(config)
     yield from _users(config)
     yield from _receiving(config)
@@ -34,10 +35,6 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
 
 
 def _releases(config: Config) -> Iterator[Contradiction]:
-    if config.relay.workers > 1:
-        yield Contradiction(
-            (("relay", "workers"),), f"workers = {config.relay.workers} is not in this release ({RELEASE}); set it to 1"
-        )
     if not config.queue.url.startswith(SQLITE):
         yield Contradiction(
             (("queue", "url"),), f'PostgreSQL is not in this release ({RELEASE}); set url = "sqlite:queue.sqlite"'
@@ -49,6 +46,22 @@ def _releases(config: Config) -> Iterator[Contradiction]:
                 f"{endpoint_text(endpoint)} is no loopback address; beyond loopback every page needs a token, "
                 f"and token_file is not in this release ({RELEASE})",
             )
+
+
+def _workers(config: Config) -> Iterator[Contradiction]:
+    workers = config.relay.workers
+    if workers > 1 and config.queue.url.startswith(f"{SQLITE}/"):
+        yield Contradiction(
+            (("relay", "workers"), ("queue", "url")),
+            f"workers = {workers} needs queues in relay.state_dir, one for each worker; "
+            'set url = "sqlite:queue.sqlite"',
+        )
+    if workers > 1 and config.smtp.tls_ratchet != "off":
+        yield Contradiction(
+            (("relay", "workers"), ("smtp", "tls_ratchet")),
+            f'workers = {workers} does not go with tls_ratchet: what one worker has seen the others do not know; set it to "off" '
+            "or workers to 1",
+        )
 
 
 def _certificates(config: Config) -> Iterator[Contradiction]:

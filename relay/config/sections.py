@@ -38,7 +38,11 @@ class RelaySection(Section):
     drain_time: Annotated[float, duration()] = option(
         30.0, "How long sessions and deliveries may go on after SIGTERM; a second SIGTERM ends them at once."
     )
-    workers: Annotated[int, integer(1, 256)] = option(1, "Processes that work side by side; 1 in this release.")
+    workers: Annotated[int, integer(1, 256)] = option(
+        1,
+        "Processes that work side by side, each with a queue of its own below state_dir; limits of destinations are "
+        "those of all together (docs/workers.md).",
+    )
 
 
 class DnsSection(Section):

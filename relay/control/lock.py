@@ -36,9 +36,13 @@ class Held(LockFailed):
 
 @dataclass(frozen=True, slots=True)
 class StateLock:
-    """Proof that this process holds ``state_dir``; only ``hold`` makes one."""
+    """Proof that this process holds ``state_dir``; only ``hold`` makes one.
+
+    :param descriptor: a process that inherits it holds the directory too, as long as it lives.
+    """
 
     state_dir: Path
+    descriptor: int = -1
 
 
 @contextmanager
@@ -61,7 +65,7 @@ def hold(state_dir: Path) -> Iterator[StateLock]:
         except OSError as error:
             raise LockFailed(f"state_dir {state_dir}: cannot lock it: {error.strerror}") from error
         _sign(lock, state_dir)
-        yield StateLock(state_dir)
+        yield StateLock(state_dir, lock)
     finally:
         os.close(lock)  # ends the lock
 

@@ -21,6 +21,7 @@ MAX_ID = 64
 MAX_REASON = 500
 MAX_DESTINATION = 300
 MAX_PATH = 4096
+MAX_ASKER = 100
 SOCKET_NAME = "control"
 _ACT = ("verb", "where", "reason", "tls_level", "dry_run")
 
@@ -99,15 +100,32 @@ class QueueGroups:
     """Count recipients by what they have in common.
 
     :param by: of ``relay.queue.acts.GroupBy``.
+    :param whole: whether to name the small groups too.
     """
 
     by: str
     where: str
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """Say which process this is and how it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Answer when what must not be stuck has answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Say everything counted, as Prometheus reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Say why mail cannot be taken and delivered, if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +149,7 @@ class LedgerAsk:
 QueueRequest = (
     QueueList | QueueAct | QueueShow | QueueBackup | QueueCount | QueueGroups | HoldRules | HoldRuleAdd | HoldRuleRemove
 )
-Request = QueueRequest | LedgerAsk | Status | Reload | Stop
+Request = QueueRequest | LedgerAsk | Status | Alive | Numbers | Readiness | Reload | Stop
 
 
 # What is said in a word.
@@ -139,6 +157,9 @@ _WORDS: Mapping[object, Request] = {
     "queue counts": QueueCount(),
     "hold rules": HoldRules(),
     "status": Status(),
+    "alive": Alive(),
+    "numbers": Numbers(),
+    "readiness": Readiness(),
     "reload": Reload(),
     "stop": Stop(),
 }
@@ -190,14 +211,35 @@ def encode_request(request: Request) -> bytes:
             return _encode_rules(request)
         case QueueCount():
             return _line({"command": "queue counts"})
-        case QueueGroups(by=by, where=where):
-            return _line({"command": "queue groups", "by": by, "where": where})
-        case Status() | Reload() | Stop():
+        case QueueGroups(by=by, where=where, whole=whole):
+            return _line({"command": "queue groups", "by": by, "where": where, "whole": whole})
+        case Status() | Alive() | Numbers() | Readiness() | Reload() | Stop():
             return _line({"command": type(request).__name__.lower()})
         case LedgerAsk(command=command, destination=destination):
             return _line({"command": command, "destination": destination})
         case _:
             assert_never(request)
+
+
+def on_behalf(request: Request, by: str) -> bytes:
+    """A request as its line, passed on for somebody who asked the parent of the process that gets it."""
+    return encode_request(request)[:-2] + b"," + json.dumps({"by": by[:MAX_ASKER]}).encode()[1:] + b"\n"
+
+
+def asker(line: bytes) -> str:
+    """For whom a request was passed on; empty where the one who said it wants it himself.
+
+    :raises BadMessage: if that is no name, or the line none of this protocol.
+    """
+    by = _text(_message(line, MAX_REQUEST), "by")
+    if len(by) > MAX_ASKER or not by.isprintable():
+        raise BadMessage("by: not a name")
+    return by
+
+
+def no_such_message(queue_id: str) -> str:
+    """What is said of a message that is not there."""
+    return f"{queue_id}: no such message in the queue"
 
 
 def _encode_rules(request: HoldRules | HoldRuleAdd | HoldRuleRemove) -> bytes:
@@ -239,7 +281,7 @@ def decode_request(line: bytes) -> Request:
         case "hold rule remove":
             return HoldRuleRemove(_number(message, "number"))
         case "queue groups":
-            return QueueGroups(_text(message, "by"), _text(message, "where"))
+            return QueueGroups(_text(message, "by"), _text(message, "where"), message.get("whole") is True)
         case str() if command in _WORDS:
             return _WORDS[command]
         case str() if command in LEDGER_COMMANDS:

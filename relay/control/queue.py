@@ -27,6 +27,7 @@ from relay.control.protocol import (
     QueueRequest,
     QueueShow,
     Underway,
+    no_such_message,
 )
 from relay.mail.envelope import QueueId
 from relay.policy.override import AS_CONFIGURED, AsConfigured, TlsOverride, parse_level
@@ -165,7 +166,7 @@ async def _show(administration: Administration, queue_id: QueueId) -> AsyncGener
     try:
         shown = await administration.show(queue_id)
     except KeyError:
-        yield Failed(f"{queue_id}: no such message in the queue")
+        yield Failed(no_such_message(queue_id))
         return
     for part in _parts(entry_object(shown.entry)):
         yield Item(part)
@@ -184,9 +185,10 @@ async def _groups(request: QueueGroups, administration: Administration) -> Async
             found = step
             yield Underway({})
     largest = sorted(found.groups.items(), key=lambda one: (-one[1].recipients, one[0]))
-    for key, group in largest[:GROUPS_SHOWN]:
+    shown = len(largest) if request.whole else GROUPS_SHOWN
+    for key, group in largest[:shown]:
         yield Item({"group": key, "recipients": group.recipients, "oldest_arrival": group.oldest.isoformat()})
-    rest = sum(group.recipients for _, group in largest[GROUPS_SHOWN:]) + found.left_out
+    rest = sum(group.recipients for _, group in largest[shown:]) + found.left_out
     yield Done({"groups": len(largest), "recipients_of_others": rest})
 
 

@@ -7,11 +7,11 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from relay.control import queue
 from relay.control.address import socket_address
@@ -19,16 +19,20 @@ from relay.control.lock import StateLock
 from relay.control.protocol import (
     MAX_REQUEST,
     SOCKET_NAME,
+    Alive,
     Answer,
     BadMessage,
     Done,
     Failed,
     Item,
     LedgerAsk,
+    Numbers,
+    Readiness,
     Reload,
     Request,
     Status,
     Stop,
+    asker,
     decode_request,
     encode_answer,
 )
@@ -51,9 +55,29 @@ class Reloaded:
     messages: tuple[str, ...] = ()
 
 
+async def _alive() -> None:
+    return
+
+
+async def _no_numbers() -> bytes:
+    return b""
+
+
+async def _no_reasons() -> Sequence[str]:
+    return ()
+
+
 async def _no_ledger(command: str, destination: str) -> Sequence[Mapping[str, object]]:
     del command, destination
     raise LedgerUnavailable("this relay keeps no ledger")
+
+
+class Answering(Protocol):
+    """What carries out requests."""
+
+    def answers(self, request: Request, by: str) -> AsyncGenerator[Answer, None]:
+        """Carry out a request for somebody; the last answer is ``Done`` or ``Failed``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +86,9 @@ class Handlers:
 
     :param stop: begins the end; returns at once.
     :param status: facts about this process beyond its pid and queue, such as version and start.
+    :param metrics: everything counted, as Prometheus reads it.
+    :param reasons: why mail cannot be taken and delivered.
+    :param alive: returns when what must not be stuck has answered.
     :param ledger: carries out one of ``relay.ledger.commands.COMMANDS`` for a destination.
     """
 
@@ -70,6 +97,36 @@ class Handlers:
     stop: Callable[[], None]
     status: Callable[[], Mapping[str, str | int | float | bool]]
     ledger: Callable[[str, str], Awaitable[Sequence[Mapping[str, object]]]] = _no_ledger
+    metrics: Callable[[], Awaitable[bytes]] = _no_numbers
+    reasons: Callable[[], Awaitable[Sequence[str]]] = _no_reasons
+    alive: Callable[[], Awaitable[None]] = _alive
+
+    async def answers(self, request: Request, by: str) -> AsyncGenerator[Answer, None]:
+        """As ``Answering``."""
+        match request:
+            case Status():
+                yield Done({"pid": os.getpid(), **self.status()})
+            case Alive():
+                await self.alive()
+                yield Done({})
+            case Numbers():
+                yield Done({"numbers": (await self.metrics()).decode()})
+            case Readiness():
+                yield Done({"reasons": list(await self.reasons())})
+            case Reload():
+                reloaded = await self.reload()
+                yield Done({"accepted": reloaded.accepted, "messages": list(reloaded.messages)})
+            case LedgerAsk(command=command, destination=destination):
+                for item in await self.ledger(command, destination):
+                    yield Item(item)
+                yield Done({})
+            case Stop():
+                yield Done({"pid": os.getpid()})
+                self.stop()
+            case _:
+                async with aclosing(queue.answers(request, self.administration, by)) as answers:
+                    async for answer in answers:
+                        yield answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +149,7 @@ def peer_uid(connection: socket.socket) -> int:
 @asynccontextmanager
 async def serve(
     lock: StateLock,
-    handlers: Handlers,
+    handlers: Answering,
     *,
     limits: Limits = Limits(),
     uid_of: Callable[[socket.socket], int] = peer_uid,
@@ -145,7 +202,7 @@ def _unlink(path: Path, inode: int) -> None:
 class _Conversations:
     """The open connections, each with its task."""
 
-    def __init__(self, handlers: Handlers, limits: Limits, uid_of: Callable[[socket.socket], int]) -> None:
+    def __init__(self, handlers: Answering, limits: Limits, uid_of: Callable[[socket.socket], int]) -> None:
         self._handlers = handlers
         self._limits = limits
         self._uid_of = uid_of
@@ -177,7 +234,7 @@ class _Conversations:
             elif (uid := self._uid_of(writer.get_extra_info("socket"))) not in {os.geteuid(), 0}:
                 await self._say(writer, Failed("only the user that the relay runs as, and root, may command it"))
             else:
-                await self._answer(decode_request(line), writer, user_name(uid))
+                await self._answer(decode_request(line), writer, asker(line) or user_name(uid))
         except BadMessage as error:
             await self._say(writer, Failed(f"bad request: {error}"))
         except StoreUnavailable as error:
@@ -201,23 +258,9 @@ class _Conversations:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter, by: str) -> None:
-        match request:
-            case Status():
-                await self._say(writer, Done({"pid": os.getpid(), **self._handlers.status()}))
-            case Reload():
-                reloaded = await self._handlers.reload()
-                await self._say(writer, Done({"accepted": reloaded.accepted, "messages": list(reloaded.messages)}))
-            case LedgerAsk(command=command, destination=destination):
-                for item in await self._handlers.ledger(command, destination):
-                    await self._say(writer, Item(item))
-                await self._say(writer, Done({}))
-            case Stop():
-                await self._say(writer, Done({"pid": os.getpid()}))
-                self._handlers.stop()
-            case _:
-                async with aclosing(queue.answers(request, self._handlers.administration, by)) as answers:
-                    async for answer in answers:
-                        await self._say(writer, answer)
+        async with aclosing(self._handlers.answers(request, by)) as answers:
+            async for answer in answers:
+                await self._say(writer, answer)
 
     async def _say(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
         writer.write(encode_answer(answer))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
+from typing import Protocol
 
 from aiohttp import web
 
@@ -69,8 +70,36 @@ class Facts:
     clock: Callable[[], datetime]
 
 
+class Desk(Protocol):
+    """One method a page."""
+
+    async def index(self, request: web.Request) -> web.Response:
+        """Name the pages and the version."""
+        ...
+
+    async def health(self, request: web.Request) -> web.Response:
+        """200 while the process lives."""
+        ...
+
+    async def readiness(self, request: web.Request) -> web.Response:
+        """Whether mail can be taken and delivered."""
+        ...
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Everything counted."""
+        ...
+
+    async def queue(self, request: web.Request) -> web.Response:
+        """A page of the queue in the order of queue IDs."""
+        ...
+
+    async def message(self, request: web.Request) -> web.Response:
+        """One message."""
+        ...
+
+
 @asynccontextmanager
-async def serve(listen: Sequence[tuple[str, int]], facts: Facts) -> AsyncIterator[tuple[tuple[str, int], ...]]:
+async def serve(listen: Sequence[tuple[str, int]], pages: Desk) -> AsyncIterator[tuple[tuple[str, int], ...]]:
     """Answer on every address and port of ``http.listen`` for the length of the context; gives those really bound.
 
     :raises DeskFailed: if one of them is not of this machine alone, or cannot be bound.
@@ -81,7 +110,7 @@ async def serve(listen: Sequence[tuple[str, int]], facts: Facts) -> AsyncIterato
                 f"http.listen {_text(host, port)}: this release shows the desk on loopback only (127.0.0.1 or ::1);"
                 " put a proxy that asks for a password in front of it, or forward the port with ssh"
             )
-    runner = web.AppRunner(_application(facts), access_log=None, handle_signals=False, keepalive_timeout=30.0)
+    runner = web.AppRunner(_application(pages), access_log=None, handle_signals=False, keepalive_timeout=30.0)
     await runner.setup()
     servers: list[asyncio.Server] = []
     try:
@@ -123,8 +152,7 @@ class _Full(asyncio.Protocol):
         transport.close()
 
 
-def _application(facts: Facts) -> web.Application:
-    pages = _Pages(facts)
+def _application(pages: Desk) -> web.Application:
     application = web.Application(middlewares=[_guard], client_max_size=1024)
     application.router.add_get("/", pages.index)
     application.router.add_get("/metrics", pages.metrics)
@@ -155,8 +183,8 @@ async def _guard(
     return response
 
 
-class _Pages:
-    """One method a page."""
+class Pages:
+    """The pages of one process; a ``Desk``."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -164,7 +192,7 @@ class _Pages:
 
     async def index(self, request: web.Request) -> web.Response:
         """Name the pages and the version."""
-        return web.Response(text=_INDEX.format(version=self._facts.version), content_type="text/html")
+        return index(self._facts.version)
 
     async def health(self, request: web.Request) -> web.Response:
         """The loop runs, or nobody would answer."""
@@ -172,6 +200,10 @@ class _Pages:
 
     async def readiness(self, request: web.Request) -> web.Response:
         """Whether mail can be taken and delivered, with the reasons if not."""
+        return ready(await self.reasons())
+
+    async def reasons(self) -> list[str]:
+        """Why mail cannot be taken and delivered; empty where it can."""
         reasons = list(self._facts.unready())
         try:
             async with asyncio.timeout(STORE_PATIENCE):
@@ -180,14 +212,17 @@ class _Pages:
             reasons.append(f"queue store: {error}")
         except TimeoutError:
             reasons.append(f"queue store: no answer within {STORE_PATIENCE:g} seconds")
-        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return web.json_response({"ready": not reasons, "reasons": reasons}, status=status)
+        return reasons
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Everything counted, with the queue as it is now (or was a few seconds ago)."""
+        return exposition(await self.exposition())
+
+    async def exposition(self) -> bytes:
+        """All numbers, for Prometheus."""
         await self._count_queue()
         self._facts.metrics.tasks(len(asyncio.all_tasks()))
-        return web.Response(body=self._facts.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        return self._facts.metrics.render()
 
     async def _count_queue(self) -> None:
         loop_time = asyncio.get_running_loop().time()
@@ -209,37 +244,73 @@ class _Pages:
 
     async def queue(self, request: web.Request) -> web.Response:
         """A page of the queue in the order of queue IDs: ``?after=ID`` goes on, ``?limit=N`` up to 1000."""
-        after, limit = request.query.get("after", ""), request.query.get("limit", str(DEFAULT_PAGE))
-        if after and not _QUEUE_ID.fullmatch(after):
-            return _refuse(HTTPStatus.BAD_REQUEST, "after: not a queue ID")
-        if not _DIGITS.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE:
-            return _refuse(HTTPStatus.BAD_REQUEST, f"limit: not a number from 1 to {MAX_PAGE}")
+        asked = page_of(request)
+        if isinstance(asked, web.Response):
+            return asked
+        after, limit = asked
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                page = await self._facts.store.entries(limit=int(limit), after=QueueId(after) if after else None)
+                page = await self._facts.store.entries(limit=limit, after=QueueId(after) if after else None)
         except StoreUnavailable as error:
-            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: {error}")
+            return refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: {error}")
         except TimeoutError:
-            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: no answer within {STORE_PATIENCE:g} seconds")
-        following = page[-1].message.queue_id if len(page) == int(limit) else ""
-        return web.json_response({"messages": [entry_object(entry) for entry in page], "after": following})
+            return refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: no answer within {STORE_PATIENCE:g} seconds")
+        return listing([entry_object(entry) for entry in page], limit)
 
     async def message(self, request: web.Request) -> web.Response:
         """One message, with what became of its recipients so far."""
         queue_id = request.match_info["queue_id"]
-        if not _QUEUE_ID.fullmatch(queue_id):
-            return _refuse(HTTPStatus.BAD_REQUEST, "not a queue ID")
+        if not is_queue_id(queue_id):
+            return refuse(HTTPStatus.BAD_REQUEST, "not a queue ID")
         try:
             async with asyncio.timeout(STORE_PATIENCE):
                 found = await self._facts.acts.entries((QueueId(queue_id),), Everything())
         except StoreUnavailable as error:
-            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: {error}")
+            return refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: {error}")
         except TimeoutError:
-            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: no answer within {STORE_PATIENCE:g} seconds")
+            return refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"queue store: no answer within {STORE_PATIENCE:g} seconds")
         if not found:
-            return _refuse(HTTPStatus.NOT_FOUND, f"{queue_id}: no such message in the queue")
+            return refuse(HTTPStatus.NOT_FOUND, f"{queue_id}: no such message in the queue")
         return web.json_response(entry_object(found[0]))
 
 
-def _refuse(status: HTTPStatus, why: str) -> web.Response:
+def page_of(request: web.Request) -> tuple[str, int] | web.Response:
+    """After which queue ID, and how many messages: ``?after=ID`` and ``?limit=N``; or the refusal."""
+    after, limit = request.query.get("after", ""), request.query.get("limit", str(DEFAULT_PAGE))
+    if after and not is_queue_id(after):
+        return refuse(HTTPStatus.BAD_REQUEST, "after: not a queue ID")
+    if not _DIGITS.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE:
+        return refuse(HTTPStatus.BAD_REQUEST, f"limit: not a number from 1 to {MAX_PAGE}")
+    return after, int(limit)
+
+
+def is_queue_id(text: str) -> bool:
+    """Whether it could be one."""
+    return _QUEUE_ID.fullmatch(text) is not None
+
+
+def listing(messages: Sequence[Mapping[str, object]], limit: int) -> web.Response:
+    """A page of the queue, and after which message the next one begins."""
+    following = messages[-1]["queue_id"] if len(messages) == limit else ""
+    return web.json_response({"messages": messages, "after": following})
+
+
+def index(version: str) -> web.Response:
+    """The list of pages."""
+    return web.Response(text=_INDEX.format(version=version), content_type="text/html")
+
+
+def ready(reasons: Sequence[str]) -> web.Response:
+    """200, or 503 and why."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+    return web.json_response({"ready": not reasons, "reasons": list(reasons)}, status=status)
+
+
+def exposition(numbers: bytes) -> web.Response:
+    """Numbers for Prometheus."""
+    return web.Response(body=numbers, headers={"Content-Type": CONTENT_TYPE})
+
+
+def refuse(status: HTTPStatus, why: str) -> web.Response:
+    """An error as an object."""
     return web.json_response({"error": why}, status=status)

@@ -114,6 +114,15 @@ def count_of(made: Mapping[str, object]) -> AuditCount:
     )
 
 
+def together(counts: Iterable[AuditCount]) -> list[AuditCount]:
+    """One count for each destination and level, where several ledgers have their own."""
+    found: dict[tuple[str, str], AuditCount] = {}
+    for count in sorted(counts, key=lambda each: each.last):
+        key = count.destination, count.level
+        found[key] = found[key].plus(count) if key in found else count
+    return [found[key] for key in sorted(found)]
+
+
 def totals(counts: Iterable[AuditCount]) -> tuple[int, int, int, int]:
     """Sessions that would verify, sessions, destinations of which all would, destinations."""
     counts = tuple(counts)

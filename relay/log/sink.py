@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
@@ -58,6 +59,8 @@ class Sink:
     :param clock: gives the time of the event, aware.
     :param complaints: where a failing log is reported.
     :param later: has lines written, together with what else happens before it calls; None to write those of each event at once.
+    :param shared: whether other processes write there too: then what is written at once is no more than a pipe takes whole.
+        (What is added to a file is whole anyway.)
     :raises LogFailed: if the file cannot be opened.
     """
 
@@ -70,6 +73,7 @@ class Sink:
         output: BinaryIO | None = None,
         complaints: TextIO | None = None,
         later: Callable[[Callable[[], None]], object] | None = None,
+        shared: bool = False,
     ) -> None:
         self._words = words
         self._path = to
@@ -77,6 +81,7 @@ class Sink:
         self._complaints = sys.stderr if complaints is None else complaints
         self._output = output if output is not None else self._open()
         self._later = later
+        self._shared = shared and isinstance(to, StandardOutput)
         self._unwritten: list[str] = []
         self._lost = 0
         self._torn = False
@@ -103,7 +108,10 @@ class Sink:
     def flush(self) -> None:
         """Write what was observed."""
         lines, self._unwritten = self._unwritten, []
-        if lines:
+        if lines and self._shared:
+            for piece in _pieces(lines):
+                self._write(b"".join(piece), len(piece))
+        elif lines:
             lines.append("")
             self._write("\n".join(lines).encode("utf-8", "backslashreplace"), len(lines) - 1)
 
@@ -152,6 +160,21 @@ class Sink:
         self.flush()
         if not isinstance(self._path, StandardOutput):
             self._output.close()
+
+
+def _pieces(lines: Iterable[str]) -> Iterator[list[bytes]]:
+    """Lines in groups that a pipe takes whole (PIPE_BUF, pipe(7)); a line that is longer stands alone."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        encoded = line.encode("utf-8", "backslashreplace") + b"\n"
+        if piece and size + len(encoded) > select.PIPE_BUF:
+            yield piece
+            piece, size = [], 0
+        piece.append(encoded)
+        size += len(encoded)
+    if piece:
+        yield piece
 
 
 def compose(*observers: Observer) -> Observer:

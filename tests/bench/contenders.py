@@ -117,8 +117,8 @@ def arena(
         sink = running.enter_context(receiving.start(endpoint, pem_file, folders["sink"]))
         contenders = []
         for number, name in enumerate(names):
-            if name == "relay":
-                contenders.append(running.enter_context(_relay(folders[name], port, resolver, dane=dane)))
+            if name.startswith("relay"):
+                contenders.append(running.enter_context(_relay(name, folders[name], port, resolver, dane=dane)))
             else:
                 entrance = Endpoint(network.address(20 + number), free_port(network.address(20 + number)))
                 contenders.append(
@@ -128,11 +128,18 @@ def arena(
 
 
 @contextmanager
-def _relay(directory: Path, port: int, resolver: Endpoint, *, dane: bool) -> Iterator[Contender]:
+def _relay(name: str, directory: Path, port: int, resolver: Endpoint, *, dane: bool) -> Iterator[Contender]:
+    """Ours; ``relay-N`` is one of N workers."""
+    workers = int(name.partition("-")[2] or 1)
     smtp = {"port": port, "tls_security_level": "dane" if dane else "none"}
-    settings: Settings = {"smtp": smtp, "dns": {"mode": "trust-ad", "nameservers": [str(resolver)]}}
+    settings: Settings = {
+        "relay": {"workers": workers},
+        "smtp": smtp,
+        "dns": {"mode": "trust-ad", "nameservers": [str(resolver)]},
+    }
     with RelayProcess(directory, settings) as relay:
-        yield Contender(name="relay", endpoint=Endpoint(relay.address, relay.port), process=relay.process)
+        relay.process.wait_for("daemon started -- .*" + (f", {workers} workers" if workers > 1 else ""))
+        yield Contender(name=name, endpoint=Endpoint(relay.address, relay.port), process=relay.process)
 
 
 @contextmanager

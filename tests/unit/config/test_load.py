@@ -230,7 +230,6 @@ def test_values_of_the_wrong_kind(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "relay.workers = 2",
         "mta_sts.enabled = true",
         "tlsrpt.enabled = true",
         'tlsrpt.organization = "x"',

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from relay.desk import http
-from relay.desk.http import DeskFailed, Facts, serve
+from relay.desk.http import DeskFailed, Facts, Pages, serve
 from relay.log.metrics import Metrics
 from relay.queue.showq import entry_object
 from tests.unit.control.stores import NOW, FixedQueue, entry
@@ -48,7 +48,7 @@ class Desk:
 @asynccontextmanager
 async def desk(*queued: str, address: str = "127.0.0.1") -> AsyncIterator[Desk]:
     shown = Desk(FixedQueue(*(entry(queue_id) for queue_id in queued)))
-    async with serve([(address, 0)], shown.facts()) as ((host, port),):
+    async with serve([(address, 0)], Pages(shown.facts())) as ((host, port),):
         shown.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         yield shown
 
@@ -185,7 +185,7 @@ async def test_the_port_is_taken() -> None:
     async with desk() as shown:
         port = int(shown.url.rpartition(":")[2])
         with pytest.raises(DeskFailed, match=rf"http\.listen 127\.0\.0\.1:{port}: address already in use"):
-            async with serve([("127.0.0.1", port)], shown.facts()):
+            async with serve([("127.0.0.1", port)], Pages(shown.facts())):
                 pass
 
 
@@ -195,13 +195,13 @@ async def test_the_port_is_taken() -> None:
 async def test_beyond_loopback_is_refused(host: str, named: str) -> None:
     shown = Desk(FixedQueue())
     with pytest.raises(DeskFailed, match=rf"http\.listen {named}: .*loopback only"):
-        async with serve([(host, 8025)], shown.facts()):
+        async with serve([(host, 8025)], Pages(shown.facts())):
             pass
 
 
 async def test_several_addresses() -> None:
     shown = Desk(FixedQueue())
-    async with serve([("127.0.0.1", 0), ("127.0.0.2", 0)], shown.facts()) as bound:
+    async with serve([("127.0.0.1", 0), ("127.0.0.2", 0)], Pages(shown.facts())) as bound:
         for host, port in bound:
             shown.url = f"http://{host}:{port}"
             assert await shown.get("/healthz") == (200, "ok\n")
