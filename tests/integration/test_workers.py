@@ -29,7 +29,8 @@ def settings(port: int, workers: int = 2, smtp: Mapping[str, Setting] | None = N
         "smtp": {
             "relayhost": [f"[127.0.0.1]:{port}"],
             "tls_security_level": "none",
-            "initial_destination_concurrency": 20,
+            "initial_destination_concurrency": 100,
+            "destination_concurrency_limit": 100,
             **(smtp or {}),
         },
         "queue": {"minimal_backoff_time": "1h", "maximal_backoff_time": "1h"},
