@@ -26,6 +26,8 @@ STOP = b"T"
 RELOAD = b"H"
 EMPTY_MARK = "empty"
 PLACES = "places"
+# Options of [smtpd] that protect the machine or a secret: each worker keeps to its part of them, rounded up; 0 stays no limit.
+_DIVIDED = ("connection_limit", "content_memory_limit", "auth_failure_limit")
 # The highest number of a worker.
 MAX_PROCESSES = 2048
 _OFFICE = re.compile(r"worker-([1-9][0-9]{0,3})", re.ASCII)
@@ -83,10 +85,11 @@ class Post:
             queue=config.queue.model_copy(update={"url": self.queue_url}),
             http=config.http.model_copy(update={"listen": ()}),
         )
-        if not self.drains:
-            return own
-        nothing = {"listen": (), "submissions_listen": (), "unix_listen": ()}
-        return replace(own, smtpd=config.smtpd.model_copy(update=nothing))
+        if self.drains:
+            nothing = {"listen": (), "submissions_listen": (), "unix_listen": ()}
+            return replace(own, smtpd=config.smtpd.model_copy(update=nothing))
+        parts = {name: -(-getattr(config.smtpd, name) // config.relay.workers) for name in _DIVIDED}
+        return replace(own, smtpd=config.smtpd.model_copy(update=parts))
 
 
 def office(state_dir: Path, number: int) -> Path:
