@@ -88,14 +88,14 @@ class Reception:
 
         async def watched() -> AsyncGenerator[bytes, None]:
             while not content.ended:
-                if content.received > LARGE_OCTETS:
+                if content.received >= LARGE_OCTETS:
                     await content.wait()  # so that nobody waits for a client in a lane
                 async with self._lane(content.received):
                     block = await content.block()
                     self._inspect(content.bare, share, content.received)
                     if block:
                         yield block  # the lane is left when the next one is asked for
-            if content.received <= LARGE_OCTETS:
+            if content.received < LARGE_OCTETS:
                 small.enter_context(self._lanes.small_first())
 
         try:
@@ -109,7 +109,7 @@ class Reception:
         return reply
 
     def _lane(self, received: int) -> AbstractAsyncContextManager[object]:
-        return self._lanes if received > LARGE_OCTETS else nullcontext()
+        return self._lanes if received >= LARGE_OCTETS else nullcontext()
 
     def _inspect(self, bare: bool, share: Share, received: int) -> None:
         """Refuse a content for what came so far.
@@ -163,7 +163,7 @@ class Reception:
         refused = await message.feed(octets)
         if refused is not None or not chunk.last:
             return refused or replies.chunk_taken(chunk.octets)
-        with self._lanes.small_first() if message.received <= LARGE_OCTETS else nullcontext():
+        with self._lanes.small_first() if message.received < LARGE_OCTETS else nullcontext():
             reply = await message.end()
         return replies.queued_in_chunks(reply, message.received) if reply.code < 400 else reply
 
