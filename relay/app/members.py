@@ -151,6 +151,10 @@ class Member:
                 env=dict(self._starting.environment),
                 start_new_session=True,  # a terminal's ^C is for the parent
             )
+        except OSError:
+            self._line = None
+            ours.close()
+            raise
         finally:
             its.close()
         asyncio.get_running_loop().add_reader(ours, self._hear)

@@ -26,8 +26,10 @@ STOP = b"T"
 RELOAD = b"H"
 EMPTY_MARK = "empty"
 PLACES = "places"
-# Options of [smtpd] that protect the machine or a secret: each worker keeps to its part of them, rounded up; 0 stays no limit.
-_DIVIDED = ("connection_limit", "content_memory_limit", "auth_failure_limit")
+# Options of [smtpd] that protect the machine's memory or a secret: each worker keeps to its part of them, rounded up; 0 stays
+# no limit. Numbers of connections are not among them: the system gives a worker more than its part of these as it likes, and
+# nobody is to be refused sooner than the configuration says.
+_DIVIDED = ("content_memory_limit", "auth_failure_limit")
 # The highest number of a worker.
 MAX_PROCESSES = 2048
 _OFFICE = re.compile(r"worker-([1-9][0-9]{0,3})", re.ASCII)

@@ -13,7 +13,7 @@ from relay.config.config import Config
 from relay.config.errors import ConfigErrors
 from relay.config.load import read
 
-SMTPD = 'listen = "127.0.0.1:2525"\nconnection_limit = 25\ncontent_memory_limit = 0\nauth_failure_limit = 3\n'
+SMTPD = 'listen = "127.0.0.1:2525"\nconnection_limit = 25\ncontent_memory_limit = 1000000\nauth_failure_limit = 3\n'
 
 
 def config(tmp_path: Path, workers: int, queue: str = "sqlite:queue.sqlite", smtp: str = "") -> Config:
@@ -43,7 +43,8 @@ def test_each_worker_has_a_queue_of_its_own_and_its_part_of_the_limits(tmp_path:
     one, two = (post(tmp_path, number).applied(whole) for number in (1, 2))
     assert one.queue_file == whole.queue_file == tmp_path / "queue.sqlite"
     assert two.queue_file == tmp_path / "worker-2" / "queue.sqlite"
-    assert (two.smtpd.connection_limit, two.smtpd.content_memory_limit, two.smtpd.auth_failure_limit) == (13, 0, 2)
+    assert (two.smtpd.content_memory_limit, two.smtpd.auth_failure_limit) == (500_000, 2)
+    assert two.smtpd.connection_limit == 25
     assert two.http.listen == ()
     assert two.smtpd.listen == whole.smtpd.listen
 
