@@ -252,7 +252,7 @@ class Building:
             monotonic=time.monotonic,
             observe=self.observe,
             lanes=self.lanes,
-            places=sharing.places(self.post, worker_options(self.config).limits.highest, self.stack),
+            places=sharing.places(self.post, worker_options(self.config).limits.highest, self.stack, self.metrics),
         )
 
         self.postmaster = noticing.postmaster(

@@ -12,6 +12,7 @@ from relay.app.posts import Post, name_of, office
 from relay.control.asking import ask
 from relay.control.merging import ShardFailed
 from relay.control.protocol import Failed, HoldRules, Item
+from relay.log.metrics import Metrics
 from relay.queue.acts import QueueActs
 from relay.queue.store import QueueStore
 from relay.scheduling.places import ALONE, Places
@@ -26,17 +27,19 @@ class NoRules(Exception):  # noqa: N818 - it names the state, not the handling
     """The first worker does not say which rules hold for mail that comes in; the message says why."""
 
 
-def places(post: Post | None, limit: int, stack: AsyncExitStack) -> Places:
+def places(post: Post | None, limit: int, stack: AsyncExitStack, metrics: Metrics) -> Places:
     """A worker's places at destinations; nothing to share where there is but one.
 
     :param limit: deliveries to one destination at a time, of all workers together.
     :param stack: closes it in the end.
+    :param metrics: show what sharing costs.
     :raises OSError: if their file cannot be opened.
     """
     if post is None:
         return ALONE
     made = SharedPlaces(post.places, limit=limit, processes=post.processes)
     stack.callback(made.close)
+    metrics.places(lambda: made.full, lambda: made.lock_seconds)
     return made
 
 

@@ -5,7 +5,7 @@ No label takes a value that a stranger chooses: no domains, hosts or addresses, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -245,6 +245,13 @@ class Metrics:
     def queue_silent(self) -> None:
         """The store did not answer: its gauges keep their last values and ``queue_up`` says not to trust them."""
         self._queue_up.set(0)
+
+    def places(self, waits: Callable[[], float], seconds: Callable[[], float]) -> None:
+        """Show what it costs to share the limits of destinations with other workers: asked for at each scrape."""
+        waiting = self._gauge("destination_place_waits", "Times that a place due to this worker was not free yet")
+        waiting.set_function(waits)
+        spent = self._gauge("destination_place_lock_seconds", "What asking for places at destinations took altogether")
+        spent.set_function(seconds)
 
     def tasks(self, number: int) -> None:
         """Set the gauge of the tasks that are under way."""

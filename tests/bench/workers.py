@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,13 +27,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from relay.control.client import call
+from relay.control.protocol import Numbers
 from tests.bench.contenders import Contender, arena
 from tests.bench.runs import Load, Score, markdown, measure
 from tests.bench.sinks import Receiving
 from tests.interop import servers
 
 RESULT = Path("bench-workers-result.json")
-HEADS = ("workers", "each may have", "messages/s", "times one worker", "us CPU/message", "times one worker", "MiB")
+HEADS = (
+    "workers",
+    "each may have",
+    "messages/s",
+    "times one worker",
+    "us CPU/message",
+    "times one worker",
+    "MiB",
+    "us of locks/message",
+    "waits/message",
+)
+_COST = re.compile(r"^dane_relay_destination_place_(waits|lock_seconds) (\S+)$", re.MULTILINE)
 PERIOD = 0.1
 
 
@@ -78,6 +93,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         destinations=arguments.destinations,
     )
     scores: dict[str, Score] = {f"{name} {how}": Score() for name in names for how in ("free", "held")}
+    locks: dict[str, Counter[str]] = {name: Counter() for name in scores}
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     directory.chmod(0o755)
     try:
@@ -87,11 +103,22 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
                     for contender in contenders:
                         score = scores[f"{contender.name} {how}"] if number else Score()  # the first warms up
                         share = arguments.share if how == "held" else 1.0
+                        before = lock_costs(contender)
                         with held(workers_of(contender), share):
                             measure(sink, contender, score, f"{arguments.clients}-{how}-{number}", load)
+                        if number:
+                            after = Counter(lock_costs(contender))
+                            after.subtract(before)
+                            locks[f"{contender.name} {how}"].update(after)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    return {name: score.summary() for name, score in scores.items()}
+    found: dict[str, dict[str, Any]] = {name: score.summary() for name, score in scores.items()}
+    for name, costs in locks.items():
+        found[name] |= {
+            "lock_us_per_message": 1e6 * costs["lock_seconds"] / (arguments.runs * arguments.messages),
+            "waits_per_message": costs["waits"] / (arguments.runs * arguments.messages),
+        }
+    return found
 
 
 def workers_of(contender: Contender) -> list[int]:
@@ -99,6 +126,17 @@ def workers_of(contender: Contender) -> list[int]:
     pid = contender.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(each) for each in children] or [pid]
+
+
+def lock_costs(contender: Contender) -> Counter[str]:
+    """What sharing places at destinations has cost all workers up to now: seconds in locks, and waits; nothing for one worker."""
+    command = Path(f"/proc/{contender.process.pid}/cmdline").read_bytes().decode().split("\0")
+    state = Path(command[command.index("-c") + 1]).parent / "state"
+    costs: Counter[str] = Counter(waits=0, lock_seconds=0)
+    for office in sorted(state.glob("worker-*")):
+        text = str(call(office, Numbers()).get("numbers", ""))
+        costs.update({name: float(value) for name, value in _COST.findall(text)})
+    return costs
 
 
 @contextmanager
@@ -155,6 +193,8 @@ def table(found: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> li
                     f"{cost}",
                     f"{cost / one['processor_us_per_message']:.2f}",
                     f"{its['memory_mib']:.0f}",
+                    f"{its['lock_us_per_message']:.0f}",
+                    f"{its['waits_per_message']:.2f}",
                 ]
             )
     return rows

@@ -113,3 +113,13 @@ def test_no_label_takes_a_value_from_outside() -> None:
     text = metrics.render().decode()
     for foreign in ("good.example", "d.example", "192.0.2", "alice", "app.example", "lab"):
         assert foreign not in text.replace("status=", "")
+
+
+def test_what_sharing_places_costs_is_asked_for_at_each_scrape() -> None:
+    metrics, waits = Metrics("0"), [0]
+    assert not any("place" in name for name in samples(metrics)), "nobody shares"
+    metrics.places(lambda: waits[0], lambda: 0.25)
+    waits[0] = 3
+    found = samples(metrics)
+    assert found["dane_relay_destination_place_waits{}"] == 3
+    assert found["dane_relay_destination_place_lock_seconds{}"] == 0.25
