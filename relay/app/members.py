@@ -92,7 +92,8 @@ class Member:
             if self.post.drains and status == 0:
                 if self._found_empty:
                     self.needed = False
-                    (self.post.office / EMPTY_MARK).touch()
+                    with suppress(OSError):  # then it is looked at again at the next start
+                        (self.post.office / EMPTY_MARK).touch()
                     self._observe(Noted(Program.MASTER, f"{self.name} has no mail left and is needed no more"))
                     return
                 # It saw its queue become empty: that is looked at once more, by a process that changes nothing in it.

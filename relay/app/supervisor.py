@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from relay.control import lock
 from relay.control import server as control
 from relay.desk import http
 from relay.desk.workers import Pages
-from relay.log.events import Noted, Program
+from relay.log.events import Crashed, Noted, Program
 from relay.queue.spool import make_durably
 from relay.smtpd.listeners import Listeners
 from relay.smtpd.local import LocalSockets
@@ -56,7 +57,16 @@ class Supervisor:
     def _keep(self, member: Member) -> asyncio.Task[None]:
         task = asyncio.create_task(member.run(), name=f"keep {member.name}")
         self._tasks.append(task)
+        task.add_done_callback(self._kept)
         return task
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        """A worker is kept no more; if nobody asked for that the relay ends, to be started anew, rather than go on without it."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._building.observe(Crashed("keeping a worker", "".join(traceback.format_exception(error))))
+        if not self.stopping.is_set():
+            self.stop()
 
     async def _up(self, member: Member, task: asyncio.Task[None]) -> None:
         up, failed = asyncio.ensure_future(member.ready.wait()), asyncio.ensure_future(member.failed.wait())
