@@ -43,12 +43,14 @@ MAX_REMEMBERED: Final = 10_000
 class _Here:
     """What this process has at one destination.
 
+    :param first: the number of the place that is tried first.
     :param numbers: of its places.
     :param turn_began: when it last came to have one after it had none for a while.
     :param wants: whether the others know that it has less than its share and wants more.
     """
 
     base: int
+    first: int
     numbers: list[int] = field(default_factory=list)
     turn_began: float = 0.0
     left_at: float = float("-inf")
@@ -115,7 +117,7 @@ class SharedPlaces:
         if here is None:
             if len(self._here) >= MAX_REMEMBERED:
                 self._here = {key: one for key, one in self._here.items() if one.numbers or one.wants}
-            here = self._here[name] = _Here(_base(name))
+            here = self._here[name] = _Here(_base(name), os.getpid() % self._limit)
         return here
 
     def _turn_is_over(self, here: _Here, now: float) -> bool:
@@ -124,7 +126,10 @@ class SharedPlaces:
 
     def _lock_one(self, here: _Here, now: float) -> bool:
         mine = here.numbers
-        for number in range(self._limit):
+        # From the one it had last: that is most likely free, and others look elsewhere first. Each look is a system call, after
+        # which this thread has to wait for the interpreter.
+        for step in range(self._limit):
+            number = (here.first + step) % self._limit
             if number not in mine and self._lock(here.base + number, fcntl.LOCK_EX):
                 if not mine and now - here.left_at > STAND_BACK_SECONDS:
                     here.turn_began = now
@@ -135,7 +140,8 @@ class SharedPlaces:
     def leave(self, name: str, now: float) -> None:
         """Give one place back."""
         here = self._here[name]
-        self._unlock(here.base + here.numbers.pop())
+        here.first = here.numbers.pop()
+        self._unlock(here.base + here.first)
         here.left_at = now
 
     def held(self, name: str) -> int:
