@@ -134,6 +134,7 @@ def _relay(name: str, directory: Path, port: int, resolver: Endpoint, *, dane: b
     smtp = {"port": port, "tls_security_level": "dane" if dane else "none"}
     settings: Settings = {
         "relay": {"workers": workers},
+        "smtpd": {"message_size_limit": "50MiB"},  # as Postfix here
         "smtp": smtp,
         "dns": {"mode": "trust-ad", "nameservers": [str(resolver)]},
     }
