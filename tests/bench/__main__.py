@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.contenders import CONTENDERS, Contender, arena
+from tests.bench.contenders import CONTENDERS, MORE, Contender, arena
 from tests.bench.runs import CLIENTS, Load, Score, choices, disk_sync_seconds, markdown, measure, one_run
 from tests.bench.sinks import SINKS, Receiving, Sink
 from tests.interop import servers
@@ -73,13 +73,13 @@ def main() -> int:
     parser.add_argument("--destinations", type=int, default=1, help="domains, as many clients as these (%(default)s)")
     parser.add_argument("--tls", default="dane,clear", help="dane, clear or both (%(default)s)")
     parser.add_argument("--clients", default=",".join(CLIENTS), help="how they use connections (%(default)s)")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="%(default)s")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help=f"%(default)s; also {', '.join(MORE)}")
     parser.add_argument("--sink", default="lean", help=f"one or more of {', '.join(SINKS)} (%(default)s)")
     parser.add_argument("--directory", type=Path, default=None, help="on the disk to be used (the temporary directory)")
     parser.add_argument("--unsafe", action="store_true", help="all of it once more on tmpfs, where nothing is durable")
     parser.add_argument("--markdown", action="store_true", help="print the table as docs/performance.md has it")
     arguments = parser.parse_args()
-    names = choices(arguments.contenders, CONTENDERS, parser.error)
+    names = choices(arguments.contenders, (*CONTENDERS, *MORE), parser.error)
     clients = choices(arguments.clients, tuple(CLIENTS), parser.error)
     grounds = [
         Ground(tls, sink, arguments.directory)

@@ -24,6 +24,8 @@ from tests.watched_process import WatchedProcess
 
 DOMAIN = "bench.test"
 CONTENDERS = ("relay", "postfix", "postfix-reuse")
+# With so many workers.
+MORE = ("relay-2", "relay-4")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DELAY = re.compile(r" delay=([0-9.]+),.* status=sent")
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
