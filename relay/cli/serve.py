@@ -34,10 +34,6 @@ from relay.smtpd.server import CannotServe
 from relay.tls.authorities import CaStoreError
 from relay.tls.own_certificate import ClientCertificateError
 
-# Seconds after which a thread that waits for the interpreter is given it: the queue's writer does so after each statement, and
-# with Python's own 5 ms a commit beside a busy event loop takes several times as long as it needs.
-_SWITCH_INTERVAL = 0.001
-
 CONFIGURATION_WRONG = 1
 CANNOT_START = 1
 
@@ -92,7 +88,6 @@ def _settle_in() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-    sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
 async def _serve(config: Config, path: Path, signals: Signals) -> None:
