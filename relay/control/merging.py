@@ -83,9 +83,7 @@ async def _short(
         case QueueCount():
             yield Done(_count([await _done(shard, request) for shard in shards.items()]))
         case HoldRuleAdd():
-            # The first worker's rules are what the others go by; it also gives the number.
-            made = [await _done(shard, request) for shard in shards.items()]
-            yield Done(made[0])
+            yield Done(await _add_rule(request, shards))
         case HoldRuleRemove():
             yield Done(await _remove_rule(request, shards))
         case LedgerAsk():
@@ -252,6 +250,23 @@ async def _groups(request: QueueGroups, shards: Shards) -> AsyncGenerator[Answer
         yield Item({"group": key, "recipients": number, "oldest_arrival": oldest[key]})
     rest = sum(number for _, number in largest[len(shown) :]) + left_out
     yield Done({"groups": len(largest), "recipients_of_others": rest})
+
+
+async def _add_rule(request: HoldRuleAdd, shards: Shards) -> Mapping[str, object]:
+    """At all or at none: half a rule would let mail go that somebody means to hold. The first worker gives the number."""
+    made: dict[str, Mapping[str, object]] = {}
+    try:
+        for name, ask in shards.items():
+            made[name] = await _done((name, ask), request)
+    except ShardFailed as failed:
+        for name, rule in made.items():
+            try:
+                await _done((name, shards[name]), HoldRuleRemove(int(str(rule["number"]))))
+            except ShardFailed as error:
+                text = f"{failed}; and the rule is still in force at {name}, where it could not be removed: {error}"
+                raise ShardFailed(f"{text} (see queue hold --rules)") from None
+        raise
+    return next(iter(made.values()))
 
 
 async def _remove_rule(request: HoldRuleRemove, shards: Shards) -> Mapping[str, object]:

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,11 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
 from tests.bench.backlog import Arena, Sink
-from tests.bench.runs import choices, markdown
+from tests.bench.runs import choices, print_table
 
 RESULT = Path("bench-flat-result.json")
 FLAT = 1.20
@@ -204,15 +201,7 @@ def show(result: dict[str, Any], found: Sequence[tuple[Point, dict[str, float]]]
         f"{result['date']}: {result['counted']} messages of 1 KB a figure after {result['warm']} to warm up, {result['runs']} "
         f"runs (medians), {result['processors']} processors"
     )
-    if as_markdown:
-        sys.stdout.write(f"{markdown(HEADS, rows)}\n{facts}\n")
-        return
-    table = Table(*HEADS, title=str(result["what"]))
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=max(130, Console().width))
-    console.print(table)
-    console.print(f"{facts}; written to {RESULT}")
+    print_table(str(result["what"]), HEADS, rows, facts, None if as_markdown else RESULT)
 
 
 if __name__ == "__main__":

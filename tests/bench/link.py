@@ -22,11 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tests.bench.contenders import CONTENDERS, Contender, arena
-from tests.bench.runs import Load, Score, choices, markdown, measure
+from tests.bench.runs import Load, Score, choices, measure, print_table
 from tests.bench.sinks import Receiving, Sink
 from tests.interop import servers
 
@@ -143,15 +140,7 @@ def show(result: dict[str, Any], *, as_markdown: bool) -> None:
         f"{result['date']}: {result['messages']} messages of {result['size']} octets to one destination, "
         f"{2 * result['delay']:g} ms there and back, {result['runs']} runs (medians), {result['processors']} processors"
     )
-    if as_markdown:
-        sys.stdout.write(f"{markdown(HEADS, rows)}\n{facts}\n")
-        return
-    table = Table(*HEADS, title=str(result["what"]))
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=max(120, Console().width))
-    console.print(table)
-    console.print(f"{facts}; written to {RESULT}")
+    print_table(str(result["what"]), HEADS, rows, facts, None if as_markdown else RESULT)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 from tests.bench.contenders import DOMAIN, Contender
 from tests.bench.sinks import PATIENCE, Sink
@@ -137,3 +141,21 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table for docs/performance.md."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def print_table(
+    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], facts: str, result: Path | None
+) -> None:
+    """Print a table and what it was measured with: for people, or as docs/performance.md has it.
+
+    :param result: the file with all of it; None for the document.
+    """
+    if result is None:
+        sys.stdout.write(f"{markdown(heads, rows)}\n{facts}\n")
+        return
+    table = Table(*heads, title=title)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=max(130, Console().width))
+    console.print(table)
+    console.print(f"{facts}; written to {result}")

@@ -144,6 +144,21 @@ async def test_rules_are_those_of_the_first_and_made_at_all() -> None:
     assert asked == [add, add]
 
 
+async def test_a_rule_that_one_worker_cannot_make_holds_at_none() -> None:
+    asked: list[object] = []
+
+    async def good(request: QueueRequest | LedgerAsk) -> AsyncGenerator[Answer, None]:
+        asked.append(request)
+        yield Done({"number": 7} if isinstance(request, HoldRuleAdd) else {"removed": True})
+
+    async def broken(request: QueueRequest | LedgerAsk) -> AsyncGenerator[Answer, None]:
+        yield Failed("the disk is full")
+
+    add = HoldRuleAdd("domain:b")
+    assert await answers_of(add, good, broken) == [Failed("worker 2: the disk is full")]
+    assert asked == [add, HoldRuleRemove(7)]
+
+
 async def test_a_rule_is_removed_by_what_it_says() -> None:
     """The numbers of the same rule differ where one queue has had others before."""
     removed: list[tuple[str, int]] = []
