@@ -17,6 +17,10 @@ from relay.smtpd.options import SmtpdOptions
 # The listeners remove their Unix sockets themselves: a parent's stay when a child ends.
 _KEEPING: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
+# Connections that are taken of one socket in one turn of the loop. libuv takes one for each handle (since 1.45), so that clients
+# who come together would be served one after another, and each of their messages would have a commit and a sync of its own.
+_AT_ONCE = 16
+
 __all__ = ["CannotServe", "SmtpServer"]
 
 
@@ -80,7 +84,7 @@ class SmtpServer:
         """
         self._listeners = self._inherited or Listeners.bind(self._listen, self._submissions, self._local)
         loop = asyncio.get_running_loop()
-        for kind, each in self._listeners.all():
+        for kind, each in [listener for listener in self._listeners.all() for _ in range(_AT_ONCE)]:
             factory, own = self._factories[kind], each.dup()  # asyncio closes what it is given
             if kind is Kind.LOCAL:
                 server = await loop.create_unix_server(factory, sock=own, backlog=BACKLOG, **_KEEPING)

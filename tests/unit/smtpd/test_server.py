@@ -105,6 +105,28 @@ def test_tls_on_either_loop(run: Run, certificate: CertificateFiles) -> None:
     run(scenario())
 
 
+def test_those_who_come_together_are_taken_together(run: Run) -> None:
+    async def scenario() -> None:
+        turn, taken = 0, []
+
+        class Noting(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                taken.append(turn)
+
+        server = SmtpServer([("127.0.0.1", 0)], lambda _: Noting(), options())
+        await server.start()
+        clients = [socket.create_connection(server.addresses[0]) for _ in range(12)]  # the loop stands still meanwhile
+        while len(taken) < len(clients):
+            await asyncio.sleep(0)
+            turn += 1
+        for client in clients:
+            client.close()
+        await server.close(grace=0)
+        assert len(set(taken)) <= 2, f"turns of the loop in which they were taken: {taken}"
+
+    run(scenario())
+
+
 def test_a_port_in_use_is_named(run: Run) -> None:
     async def scenario() -> None:
         with socket.socket() as taken:
