@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 
 from relay.config.config import Config, policy_defaults
 from relay.config.credentials import load_credential_maps
@@ -19,6 +19,7 @@ from relay.config.maps import (
 )
 from relay.config.users import load_users
 from relay.delivery.delivery import Policies
+from relay.delivery.remembered import MAX_REMEMBERED
 from relay.delivery.route import Router
 from relay.mail.names import NextHop
 from relay.maps.table import MapProblem
@@ -95,7 +96,7 @@ def read_rules(config: Config) -> Rules:
     defaults = policy_defaults(config)
     return Rules(
         policies=Policies(
-            lookup=partial(_find, tables, defaults),
+            lookup=lru_cache(MAX_REMEMBERED)(partial(_find, tables, defaults)),
             defaults=defaults,
             credentials=credentials,
             ratchet=Ratchet(smtp.tls_ratchet),

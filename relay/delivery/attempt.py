@@ -80,6 +80,7 @@ class Deliverer:
         self.gatherer = gatherer
         self.opener = opener
         self.validation = validation
+        self._facts = FactFinder(gatherer, validation)
         self.options = options
         self.clock = clock
         self.monotonic = monotonic
@@ -160,7 +161,7 @@ class Deliverer:
         opinion: Validation | None,
     ) -> Decision:
         """Gather what the decision needs, and decide."""
-        facts = await FactFinder(self.gatherer, self.validation).of(destination, host, address, leg, opinion)
+        facts = await self._facts.of(destination, host, address, leg, opinion)
         return leg.decide(facts)
 
     async def _try_address(

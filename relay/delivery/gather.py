@@ -14,6 +14,7 @@ from typing import assert_never
 
 from relay.dane.tlsa import Absent, Failed, NotLookedUp, TlsaLookup, classify
 from relay.delivery.reach import ANYWHERE, Reach
+from relay.delivery.remembered import Remembered
 from relay.dns.answer import (
     Answer,
     Bogus,
@@ -99,6 +100,9 @@ class Gatherer:
         self._known: Callable[[Domain, RRType], Answer | None] = getattr(resolver, "known", _nothing)
         self._shuffle = shuffle
         self._reach = reach
+        self._destinations = Remembered[str, tuple[NextHop, Found], Destination]()
+        self._hosts = Remembered[Domain, tuple[Answer, ...], tuple[HostAddress, ...]]()
+        self._records = Remembered[Domain, Answer, TlsaLookup]()
 
     async def destination(self, next_hop: NextHop) -> Destination | LookupTrouble:
         """Find the hosts of a next-hop: itself if it is in brackets, else by MX records (RFC 5321 section 5.1)."""
@@ -108,7 +112,8 @@ class Gatherer:
         answer = await self._resolver.query(host, RRType.MX)
         match answer:
             case Found():
-                return await self._from_mx(next_hop, host, answer)
+                kept = self._destinations.get(next_hop.key, (next_hop, answer))
+                return kept or await self._from_mx(next_hop, host, answer)
             case NoData() | NxDomain():
                 # Implicit MX: the domain is its own host; whether it exists, its address records will say.
                 return await self._one_host(next_hop)
@@ -136,7 +141,8 @@ class Gatherer:
             if record.exchange is not None:
                 preferences.setdefault(record.exchange, record.preference)
         names = tuple(preferences)[:MAX_HOSTS]
-        if self._reach.ourselves.listen_at(next_hop.port):
+        looks_further = self._reach.ourselves.listen_at(next_hop.port)
+        if looks_further:
             ours = await asyncio.gather(*(self._is_ourselves(name, next_hop) for name in names))
         else:
             ours = [self._has_our_name(name, next_hop) for name in names]
@@ -146,7 +152,7 @@ class Gatherer:
             names = tuple(name for name in names if preferences[name] < own)
             if not names:
                 return _loop(next_hop)
-        return Destination(
+        found = Destination(
             next_hop=next_hop,
             hosts=names,
             had_mx=True,
@@ -155,6 +161,10 @@ class Gatherer:
             backup=any(ours),
             equals=sum(preferences[name] == preferences[names[0]] for name in names),
         )
+        # Neither chance nor another answer had a say.
+        if not looks_further and len({record.preference for record in hosts}) == len(hosts):
+            self._destinations.keep(next_hop.key, (next_hop, answer), found)
+        return found
 
     async def _is_ourselves(self, host: Domain | IpLiteral, next_hop: NextHop) -> bool:
         """Whether mail for a host would come back to us: by its name in an MX set, or by one of its addresses.
@@ -187,6 +197,9 @@ class Gatherer:
         answers = [answer for answer in known if answer is not None]
         if len(answers) < len(types):
             answers = await asyncio.gather(*(self._resolver.query(host, rrtype) for rrtype in types))
+        given = tuple(answers)
+        if (kept := self._hosts.get(host, given)) is not None:
+            return kept
         found = [
             HostAddress(address, secure=answer.secure, canonical=answer.canonical)
             for answer in answers
@@ -196,7 +209,7 @@ class Gatherer:
         ]
         if found:
             v6, v4 = ([one for one in found if one.address.version == version] for version in (6, 4))
-            return self._reach.preference.order(v6, v4)[:MAX_ADDRESSES]
+            return self._hosts.keep(host, given, tuple(self._reach.preference.order(v6, v4)[:MAX_ADDRESSES]))
         failed = next((answer for answer in answers if isinstance(answer, Bogus | LookupFailed)), answers[0])
         return _trouble(host, types[0], failed)
 
@@ -237,6 +250,9 @@ class Gatherer:
         if owner is None:
             return Absent(f"_{port}._tcp.{base} is too long for a domain name")
         answer = await self._resolver.query(owner, RRType.TLSA)
+        return self._records.get(owner, answer) or self._records.keep(owner, answer, self._tlsa_of(base, owner, answer))
+
+    def _tlsa_of(self, base: Domain, owner: Domain, answer: Answer) -> TlsaLookup:
         match answer:
             case Found(secure=True):
                 return classify(base, answer.rdata)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from relay.delivery.delivery import Delivery, Policies
+from relay.delivery.remembered import Remembered
 from relay.mail.envelope import NULL_SENDER, Sender
 from relay.mail.names import Domain, IpLiteral, NextHop
 from relay.policy.decide import asks_for_dane, decide, needs_tlsa
@@ -14,6 +16,14 @@ from relay.policy.policy import NO_CREDENTIALS, Decision, Defaults, Entry, HostF
 from relay.policy.ratchet import UNSEEN, Best, Mark, Ratchet, held_at, is_below, raised
 from relay.sasl.credentials import Credentials, NoCredentials, Standing, stake_of
 from relay.sasl.passwords import NO_TABLES, CredentialTables
+
+_DECIDED: Final = Remembered[tuple[str, Domain | IpLiteral], PolicyFacts, Decision]()
+
+
+def _decided(facts: PolicyFacts) -> Decision:
+    """What ``decide`` gives; the same object for equal facts while it is remembered."""
+    key = facts.host.next_hop.key, facts.host.host
+    return _DECIDED.get(key, facts) or _DECIDED.keep(key, facts, decide(facts))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,7 +90,7 @@ class Leg:
         self.login = standing if isinstance(standing, Credentials) else NO_CREDENTIALS
         stake = stake_of(standing)
         facts = PolicyFacts(entry=self.entry, host=host, defaults=self.defaults, credentials=stake)
-        decision = decide_for_fallback(facts, self.bonds) if self.bonds else decide(facts)
+        decision = decide_for_fallback(facts, self.bonds) if self.bonds else _decided(facts)
         held = held_at(self.entry, self.defaults, self.best) if self.enforces_best else Mark.NOTHING
         if is_below(decision, held):
             decision = decide(replace(facts, entry=raised(self.entry, self.defaults, held, self.best)))

@@ -47,6 +47,8 @@ def find(tables: PolicyTables, next_hop: NextHop, defaults: Defaults) -> Entry:
 
 def in_force(entry: Entry, at: datetime) -> Entry:
     """What holds of an entry at a time (aware): itself, or once it has ended what applies without it."""
+    if not isinstance(entry, MapEntry) or entry.until == NO_END:
+        return entry
     today = at.astimezone(UTC).date()
     ended: list[str] = []
     while isinstance(entry, MapEntry) and entry.until < today:

@@ -10,6 +10,7 @@ The laws:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from relay.mail.names import Domain
 from relay.mail.reply import EnhancedStatus
@@ -42,7 +43,13 @@ def entry_in_force(entry: Entry, defaults: Defaults, credentials: Stake) -> MapE
         return replace(entry, rule=rule, since="") if entry.since else entry
     if isinstance(credentials, AtStake) and defaults.level not in _ENOUGH_BY_DEFAULT:
         return MapEntry(level=Level.DANE, rule=Rule(credentials.place, "credentials"))
-    return MapEntry(level=defaults.level, rule=rule)
+    return _bare(defaults.level, rule)
+
+
+@lru_cache(maxsize=64)
+def _bare(level: Level, rule: Rule) -> MapEntry:
+    """A line that says nothing but a level; each delivery asks for it several times."""
+    return MapEntry(level=level, rule=rule)
 
 
 def proves_enough(level: Level, credentials: AtStake) -> bool:

@@ -101,17 +101,17 @@ async def test_addresses_keep_the_status_of_their_own_answer() -> None:
             ("mx.example", RRType.AAAA): found("mx.example", a("2001:db8::1")),
         }
     )
-    assert got == [
+    assert got == (
         HostAddress(ip_address("2001:db8::1"), secure=True, canonical=MX_HOST),
         HostAddress(ip_address("192.0.2.1"), secure=False, canonical=MX_HOST),
-    ]
+    )
 
 
 async def test_one_family_failing_leaves_the_other() -> None:
     got = await addresses(
         {("mx.example", RRType.A): found("mx.example", a("192.0.2.1")), ("mx.example", RRType.AAAA): SERVFAIL}
     )
-    assert isinstance(got, list)
+    assert isinstance(got, tuple)
     assert len(got) == 1
 
 
