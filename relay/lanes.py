@@ -1,13 +1,15 @@
 """Large contents take turns on their way in and out, so that small mail beside them need not wait.
 
 What a large content needs of the event loop comes in pieces of some tenths of a millisecond, and a hundred of them in one pass
-are what everybody else waits for. So only a few pieces are worked on in a pass. And a small message on its way into the queue
-needs the interpreter in another thread, again and again for a moment: large contents leave it alone meanwhile.
+are what everybody else waits for. So one turn begins in a pass, whatever the number of those that wait for one: in between, all
+that is small comes by. And a small message on its way into the queue needs the interpreter in another thread, again and again
+for a moment: large contents leave it alone meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -21,51 +23,71 @@ _COURTESY = 0.005
 
 
 class Lanes:
-    """``async with lanes:`` is one turn; first come, first served.
+    """``async with lanes:`` is one turn; first come, first served, and no two begin in one pass of the loop.
 
     :param width: turns at a time.
     :param courtesy: seconds that a turn waits at most while small messages are being committed.
     """
 
     def __init__(self, *, width: int = _WIDTH, courtesy: float = _COURTESY) -> None:
-        self._room = asyncio.Semaphore(width)
+        self._free = width
         self._courtesy = courtesy
         self._small = 0
-        self._calm = asyncio.Event()
-        self._calm.set()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        # The call that begins the next turn; a timer while small messages go first.
+        self._next: asyncio.Handle | None = None
 
     async def __aenter__(self) -> None:
-        await self._room.acquire()
-        waited = not self._small
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._plan()
         try:
-            if not waited:
-                await self._wait_for_small()
-                waited = True
-        finally:
-            if not waited:  # cancelled
-                self._room.release()
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it had begun
+                self._end()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._room.release()
+        self._end()
 
-    async def _wait_for_small(self) -> None:
-        try:
-            async with asyncio.timeout(self._courtesy):
-                await self._calm.wait()
-        except TimeoutError:
-            pass  # there are always some: large messages are not to wait for ever
+    def _end(self) -> None:
+        self._free += 1
+        self._plan()
+
+    def _plan(self) -> None:
+        if self._next is None and self._free and self._waiting:
+            self._next = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._small:
+            self._next = asyncio.get_running_loop().call_later(self._courtesy, self._begin)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Let the first of those that still wait have its turn."""
+        self._next = None
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # cancelled
+                turn.set_result(None)
+                self._free -= 1
+                break
+        self._plan()
 
     @contextmanager
     def small_first(self) -> Iterator[None]:
         """A small message is being committed for the length of the context."""
         self._small += 1
-        self._calm.clear()
         try:
             yield
         finally:
             self._small -= 1
-            if not self._small:
-                self._calm.set()
+            if not self._small and self._next is not None:
+                self._next.cancel()
+                self._next = None
+                self._plan()
 
     async def paced(self, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """A content whose pieces take turns; each turn is over when its piece is given, so that no host is waited for in it."""

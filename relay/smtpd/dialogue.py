@@ -114,6 +114,11 @@ class Dialogue:
         """Whether MAIL was accepted, and what it began has not ended."""
         return not isinstance(self._mail, _Idle)
 
+    @property
+    def declared_octets(self) -> int:
+        """The size that MAIL declared for the transaction; 0 if it did not."""
+        return 0 if isinstance(self._mail, _Idle) else self._mail.size
+
     def begin_chunks(self) -> Envelope | Reply:
         """The first BDAT: the envelope of the content that it begins, or why there can be none."""
         envelope = self.begin_data("")

@@ -153,14 +153,6 @@ class Incoming:
         """The octets that follow a BDAT command; nothing else may be read before their end."""
         return Octets(self, count)
 
-    async def fill(self, timeout: float) -> None:
-        """Have something in the buffer.
-
-        :param timeout: seconds.
-        """
-        if not self._buffer:
-            self._buffer += await self.block(timeout)
-
     async def block(self, timeout: float, most: int = BLOCK_OCTETS) -> bytes:
         """What is there or comes next.
 
@@ -212,12 +204,6 @@ class _Paced:
         self._waited = 0.0
         self.received = 0
 
-    async def wait(self) -> None:
-        """Return when there is something to read, so that the next block need not be waited for."""
-        began = self._time()
-        await self._incoming.fill(self._allowed)
-        self._waited += self._time() - began
-
     @property
     def _allowed(self) -> float:
         return self._incoming.timeout + self.received / MIN_DATA_RATE - self._waited
@@ -255,9 +241,13 @@ class Content(_Paced):
         """Whether all of it was read."""
         return self._ended
 
-    async def block(self) -> bytes:
-        """The next part, possibly empty."""
-        chunk = self._decoder.feed(await self._block())
+    async def octets(self) -> bytes:
+        """The next block as it came, which is to be decoded before another one is asked for."""
+        return await self._block()
+
+    def decoded(self, octets: bytes) -> bytes:
+        """What a block comes to, possibly nothing."""
+        chunk = self._decoder.feed(octets)
         self._ended = self._decoder.finished
         if self._ended:
             self._incoming.push_back(self._decoder.leftover)
@@ -265,7 +255,7 @@ class Content(_Paced):
 
     async def __anext__(self) -> bytes:
         while not self._ended:
-            if chunk := await self.block():
+            if chunk := self.decoded(await self.octets()):
                 return chunk
         raise StopAsyncIteration
 

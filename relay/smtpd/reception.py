@@ -88,10 +88,9 @@ class Reception:
 
         async def watched() -> AsyncGenerator[bytes, None]:
             while not content.ended:
-                if content.received >= LARGE_OCTETS:
-                    await content.wait()  # so that nobody waits for a client in a lane
+                octets = await content.octets()  # before the lane, so that nobody waits for a client in one
                 async with self._lane(content.received):
-                    block = await content.block()
+                    block = content.decoded(octets)
                     self._inspect(content.bare, share, content.received)
                     if block:
                         yield block  # the lane is left when the next one is asked for
@@ -108,8 +107,13 @@ class Reception:
         self._dialogue.end_transaction()
         return reply
 
-    def _lane(self, received: int) -> AbstractAsyncContextManager[object]:
-        return self._lanes if received >= LARGE_OCTETS else nullcontext()
+    def _lane(self, known: int) -> AbstractAsyncContextManager[object]:
+        """A turn, for the next block of a content that is large or says so.
+
+        :param known: octets of it that came or will come, as far as that is known.
+        """
+        is_large = max(known, self._dialogue.declared_octets) >= LARGE_OCTETS
+        return self._lanes if is_large else nullcontext()
 
     def _inspect(self, bare: bool, share: Share, received: int) -> None:
         """Refuse a content for what came so far.
@@ -160,7 +164,7 @@ class Reception:
         return self._in_chunks.received if self._in_chunks is not None else 0
 
     async def _fed(self, message: _MessageInChunks, chunk: Chunk, octets: Octets) -> Reply:
-        refused = await message.feed(octets)
+        refused = await message.feed(octets, chunk.octets)
         if refused is not None or not chunk.last:
             return refused or replies.chunk_taken(chunk.octets)
         with self._lanes.small_first() if message.received < LARGE_OCTETS else nullcontext():
@@ -221,11 +225,12 @@ class _MessageInChunks:
                 yield block
         self._inspect(self._decoder.bare, self._share, self.received)
 
-    async def feed(self, octets: AsyncIterator[bytes]) -> Reply | None:
-        """Hand on the octets of a chunk; returns what the message was refused with, if it was."""
+    async def feed(self, octets: AsyncIterator[bytes], count: int) -> Reply | None:
+        """Hand on the octets of a chunk, so many; returns what the message was refused with, if it was."""
+        known = self.received + count
         async for block in octets:
             self.received += len(block)
-            async with self._lane(self.received):
+            async with self._lane(known):
                 taken = await self._hand_on(self._decoder.feed(block))
             if not taken:
                 return await self._task

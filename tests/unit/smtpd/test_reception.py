@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 import uvloop
 
-from relay.lanes import Lanes
+from relay.lanes import LARGE_OCTETS, Lanes
 from relay.log.events import Accepted, ClientDisconnected, ClientLost, Crashed, Noted, Rejected, Warned
 from relay.mail.envelope import Message
 from relay.queue.store import NOBODY, NewMessage, Taker
@@ -259,6 +259,51 @@ async def test_a_large_content_waits_while_a_small_one_is_committed(chunks: bool
         store.hold.set()
         assert [reply[:3] for reply in await asyncio.gather(small, large)] == ["250", "250"]
         assert lanes.turns > 1
+
+
+class CountingStore(RecordingStore):
+    """Tells how much it has read of contents."""
+
+    read = 0
+
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
+        async def counted() -> AsyncIterator[bytes]:
+            async for block in body:
+                self.read += len(block)
+                yield block
+
+        return await super().put(message, counted(), taker)
+
+
+@pytest.mark.parametrize(
+    ("declared", "chunks", "most"),
+    [("", False, LARGE_OCTETS), (" SIZE=390000", False, 0), ("", True, 0)],
+    ids=["a whole block came", "MAIL said so", "BDAT said so"],
+)
+async def test_a_content_takes_turns_as_soon_as_it_is_known_to_be_large(declared: str, chunks: bool, most: int) -> None:
+    store, lanes = CountingStore(), WatchedLanes()
+    content = (b"x" * 76 + b"\r\n") * 5000
+    async with front_end(store=store, lanes=lanes) as relay, relay.client() as client:
+        await client.say(f"MAIL FROM:<a@example.org>{declared}", "RCPT TO:<b@example.net>")
+        with lanes.small_first():
+            if chunks:
+                client.send(b"BDAT %d LAST" % len(content))
+            else:
+                await client.say("DATA")
+            client.writer.write(content if chunks else content + b".\r\n")
+            await lanes.asked.wait()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert store.read <= most
+        assert (await client.reply()).startswith("250")
+
+
+async def test_a_small_content_takes_no_turn() -> None:
+    lanes = WatchedLanes()
+    async with front_end(lanes=lanes) as relay, relay.client() as client:
+        assert (await client.message(b"x" * 998 + b"\r\n")).startswith("250")
+        assert (await client.chunks(b"x" * 998 + b"\r\n"))[-1].startswith("250")
+    assert lanes.turns == 0
 
 
 @pytest.mark.parametrize("chunks", [True, False])
