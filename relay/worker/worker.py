@@ -10,7 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from relay.delivery.attempt import Deliverer
 from relay.delivery.delivery import Policies
@@ -23,11 +23,11 @@ from relay.queue.store import Lease, QueueStore, Reservation, StoreUnavailable
 from relay.scheduling.destinations import Destinations
 from relay.scheduling.places import ALONE, Places
 from relay.scheduling.window import Failing, Suspension
+from relay.worker.ahead import LEASE, STALE_SECONDS, Ahead
 from relay.worker.carrying import Carrier
-from relay.worker.lookout import Lookout
+from relay.worker.lookout import Dealt, Lookout
 from relay.worker.options import WorkerOptions
 
-LEASE = timedelta(minutes=30)
 RENEW_SECONDS = 300.0
 STORE_RETRY_SECONDS = 5.0
 # Mail of dead destinations that is deferred at a time: it takes writing to the queue, and no slot.
@@ -92,6 +92,7 @@ class Worker:
         self._lookout = Lookout(
             store, self._destinations, reserve=options.concurrency // 4, clock=clock, monotonic=monotonic
         )
+        self._ahead = Ahead(store, recipient_limit=options.recipient_limit, clock=clock, monotonic=monotonic)
         self._active: Counter[QueueId] = Counter()
         self._running: dict[asyncio.Task[Failing | None], _Job] = {}
         self._attempts = 0
@@ -173,6 +174,7 @@ class Worker:
         """Take nothing new, let attempts finish for ``deadline`` seconds or until ``hurry``, then give back what they hold."""
         self._stopping = True
         self._wake.set()
+        await self._give_back_in_hand()
         running = dict(self._running)
         if not running:
             return
@@ -194,6 +196,12 @@ class Worker:
         except StoreUnavailable as error:
             self._observe(Warned(Program.QMGR, f"leases kept until the next start: {error}"))
 
+    async def _give_back_in_hand(self) -> None:
+        try:
+            await self._ahead.give_back(all_of_it=True)
+        except StoreUnavailable as error:
+            self._observe(Warned(Program.QMGR, f"leases kept until the next start: {error}"))
+
     def hurry(self) -> None:
         """Let ``stop`` wait no longer."""
         self._hurry.set()
@@ -206,6 +214,8 @@ class Worker:
     async def _turn(self) -> float:
         """Start as much as limits allow; returns the seconds until this is to be done again, if nothing wakes us before."""
         try:
+            if await self._ahead.give_back():
+                self._lookout.look_everywhere()
             await self._start_what_is_due()
             if self._lookout.is_time(busy=bool(self._running)):
                 await self._lookout.look_around()
@@ -213,7 +223,8 @@ class Worker:
         except StoreUnavailable as error:
             self._observe(Warned(Program.QMGR, f"queue unavailable: {error}"))
             return STORE_RETRY_SECONDS
-        return self._lookout.patience(busy=bool(self._running))
+        patience = self._lookout.patience(busy=bool(self._running))
+        return min(patience, STALE_SECONDS) if self._ahead else patience
 
     async def _start_what_is_due(self) -> None:
         """Lease for those whose turn it is, and for the dead; start what was had."""
@@ -221,19 +232,27 @@ class Worker:
         dealt = self._lookout.deal(self._options.concurrency - self._attempts, DEFERRED_AT_A_TIME - waiting)
         if not dealt.rooms:
             return
-        wall, limit = self._clock(), self._options.recipient_limit
-        unused = Counter({name: room for name, room in dealt.rooms.items() if name not in dealt.dead})
-        try:
-            leases = await self._store.lease_at(dealt.rooms, now=wall, until=wall + LEASE, recipient_limit=limit)
-            if self._stopping:
-                await self._store.release([lease.token for lease in leases])
-                return
-            unused -= Counter(lease.destination for lease in leases)
-        finally:
-            self._unclaim(unused)
-        if split := {lease.destination for lease in leases if len(lease.recipients) == limit}:
+        in_hand = self._ahead.take(dealt.rooms)
+        self._start_all(in_hand, dealt)
+        leased = Counter(lease.destination for lease in in_hand)
+        if rooms := {name: room - leased[name] for name, room in dealt.rooms.items() if room > leased[name]}:
+            unused = Counter({name: room for name, room in rooms.items() if name not in dealt.dead})
+            try:
+                leases = await self._ahead.lease(rooms, slow=dealt.dead)
+                if self._stopping:
+                    await self._release(leases)
+                    await self._give_back_in_hand()
+                    return
+                unused -= Counter(lease.destination for lease in leases)
+            finally:
+                self._unclaim(unused)
+            leased.update(lease.destination for lease in leases)
+            self._lookout.had(dealt.rooms, leased)
+            self._start_all(leases, dealt)
+
+    def _start_all(self, leases: Sequence[Lease], dealt: Dealt) -> None:
+        if split := {lease.destination for lease in leases if len(lease.recipients) == self._options.recipient_limit}:
             self.expect(split)  # the other parts are due, and may go at the same time
-        self._lookout.had(dealt.rooms, Counter(lease.destination for lease in leases))
         for lease in leases:
             self._start(lease, dealt.dead.get(lease.destination))
 

@@ -120,6 +120,7 @@ class Disk(MemoryStore):
         self.gate = _open()
         self.waiting = 0
         self.leased = 0
+        self.asked = 0
         self._changed = changed
 
     async def lease_at(
@@ -128,6 +129,7 @@ class Disk(MemoryStore):
         leases = await super().lease_at(rooms, now=now, until=until, recipient_limit=recipient_limit)
         self.waiting += len(leases)
         self.leased += len(leases)
+        self.asked += 1
         self._changed()
         await self.gate.wait()
         self.waiting -= len(leases)
@@ -625,3 +627,47 @@ async def test_a_retry_is_not_forgotten_over_what_comes_in() -> None:
         it.hosts.answers.clear()
         await it.arrive("b.example")
         await it.until(lambda: sum(isinstance(event, Removed) for event in it.events) == 2, "both are gone")
+
+
+async def test_a_backlog_of_one_destination_is_leased_in_groups() -> None:
+    async with scene(limits=Limits(initial=1, limit=1)) as it:
+        await it.put("a.example", messages=300)
+        await it.until(lambda: len(it.settled()) == 300, "all tried")
+        assert it.hosts.most["a.example"] == 1
+        assert it.store.asked <= 20
+
+
+async def test_what_was_leased_ahead_is_given_back_at_the_stop() -> None:
+    async with scene(limits=Limits(initial=1, limit=1)) as it:
+        await it.put("a.example", messages=50)
+        await it.until(lambda: len(it.settled()) == 10, "some tried")
+        await it.worker.stop(PATIENCE)
+        entries = await it.store.entries(limit=100)
+        assert {(entry.state, entry.recipients[0].attempts) for entry in entries} == {(EntryState.INCOMING, 0)}
+        assert it.store.leased > 50 - len(entries), "some were leased ahead"
+
+
+async def test_what_was_leased_ahead_for_one_that_died_is_not_dialled() -> None:
+    async with scene(limits=Limits(initial=1, limit=1)) as it:
+        await it.put("a.example", messages=50)
+        await it.until(lambda: len(it.settled()) == 10, "some tried")
+        dialled = it.hosts.dialled("a.example")
+        assert it.store.leased > dialled, "some were leased ahead"
+        it.hosts.answers["a.example"] = lambda _: REFUSED
+        await it.until(lambda: len(it.settled()) == 50, "the rest is put off")
+        assert it.hosts.dialled("a.example") <= dialled + 2
+
+
+async def test_what_was_leased_ahead_of_a_destination_that_hangs_comes_back() -> None:
+    async with scene(limits=Limits(initial=1, limit=1)) as it:
+        await it.put("a.example", messages=50)
+        await it.until(lambda: len(it.settled()) == 10, "some tried")
+        it.hosts.gates["a.example"] = asyncio.Event()
+        await it.settle_down()
+        it.seconds = 2.0
+        it.worker.expect({"b.example"})
+        await it.settle_down()
+        entries = await it.store.entries(limit=100)
+        assert sum(entry.state is EntryState.ACTIVE for entry in entries) == 1, "the one that is under way"
+        it.hosts.gates.pop("a.example").set()
+        await it.until(lambda: len(it.settled()) == 50, "all tried")
