@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from enum import Enum
 
 from relay.lanes import LARGE_OCTETS, Lanes
@@ -94,13 +94,11 @@ class Reception:
                     self._inspect(content.bare, share, content.received)
                     if block:
                         yield block  # the lane is left when the next one is asked for
-            if content.received < LARGE_OCTETS:
-                small.enter_context(self._lanes.small_first())
+            await committing.enter_async_context(self._while_committed(content.received))
 
         try:
-            with ExitStack() as small:
-                async with aclosing(watched()) as blocks:
-                    reply = await self._accept(envelope, blocks)
+            async with AsyncExitStack() as committing, aclosing(watched()) as blocks:
+                reply = await self._accept(envelope, blocks)
             await content.drain()
         except ClientGone as gone:
             raise ClientGone(gone.how, f"DATA ({content.received} bytes)") from None
@@ -114,6 +112,16 @@ class Reception:
         """
         is_large = max(known, self._dialogue.declared_octets) >= LARGE_OCTETS
         return self._lanes if is_large else nullcontext()
+
+    @asynccontextmanager
+    async def _while_committed(self, received: int) -> AsyncIterator[None]:
+        """For a whole content: large ones that came side by side end all at once, and are committed in turns too."""
+        if received < LARGE_OCTETS:
+            with self._lanes.small_first():
+                yield
+        else:
+            async with self._lanes:
+                yield
 
     def _inspect(self, bare: bool, share: Share, received: int) -> None:
         """Refuse a content for what came so far.
@@ -167,7 +175,7 @@ class Reception:
         refused = await message.feed(octets, chunk.octets)
         if refused is not None or not chunk.last:
             return refused or replies.chunk_taken(chunk.octets)
-        with self._lanes.small_first() if message.received < LARGE_OCTETS else nullcontext():
+        async with self._while_committed(message.received):
             reply = await message.end()
         return replies.queued_in_chunks(reply, message.received) if reply.code < 400 else reply
 

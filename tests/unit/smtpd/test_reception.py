@@ -223,6 +223,21 @@ async def test_a_slow_store_holds_a_fast_client_back() -> None:
         assert relay.server.sessions == 1
 
 
+class CommittingStore(RecordingStore):
+    """Takes a while to commit what it has read, and tells how many it had to commit at a time at most."""
+
+    now = most = 0
+
+    async def put(self, message: NewMessage, body: AsyncIterator[bytes], taker: Taker = NOBODY) -> Message:
+        stored = await super().put(message, body, taker)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        self.now -= 1
+        return stored
+
+
 # --- the budget -----------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +311,23 @@ async def test_a_content_takes_turns_as_soon_as_it_is_known_to_be_large(declared
                 await asyncio.sleep(0)
             assert store.read <= most
         assert (await client.reply()).startswith("250")
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+async def test_of_large_contents_that_end_at_once_so_many_are_committed_at_a_time_as_there_are_lanes(
+    chunks: bool,
+) -> None:
+    store = CommittingStore()
+
+    async def send(relay: FrontEnd) -> str:
+        async with relay.client() as client:
+            content = (b"x" * 76 + b"\r\n") * 1000
+            return (await client.chunks(content))[-1] if chunks else await client.message(content)
+
+    async with front_end(store=store, lanes=Lanes(width=2)) as relay:
+        replies = await asyncio.gather(*(send(relay) for _ in range(6)))
+    assert [reply[:3] for reply in replies] == ["250"] * 6
+    assert store.most == 2
 
 
 async def test_a_small_content_takes_no_turn() -> None:
