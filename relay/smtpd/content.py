@@ -122,6 +122,7 @@ class ContentDecoder:
         if stuffed:
             raw = raw[1:]
         if not has_bare(raw):
-            return raw.replace(b"\r\n.", _CRLF) if b"." in raw else raw
+            # A dot at the start of a line is rare, and looked for from behind that is seen in half the time.
+            return raw.replace(b"\r\n.", _CRLF) if b"." in raw and raw.rfind(b"\r\n.") >= 0 else raw
         self.bare = True
         return with_crlf((_STUFFED_AFTER_LF if self._stuffed_after_lf else _STUFFED).sub(b"", raw))
