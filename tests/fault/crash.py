@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +44,7 @@ RECEIVERS: dict[str, Manners] = {
     "busy.test": Manners(busy=0.4),
     "forgetful.test": Manners(forgetful=0.3, slowness=0.1),
 }
-_SENT = re.compile(r": ([0-9A-Za-z]+): to=<([^>]*)>.* status=sent")
+SENT = re.compile(r": ([0-9A-Za-z]+): to=<([^>]*)>.* status=sent")
 
 
 @dataclass(slots=True)
@@ -86,9 +87,10 @@ class Harness:
     """One relay, its receivers and its clients.
 
     :param directory: gets the configuration, the state and a log for each life.
+    :param manners: of the receivers, by domain.
     """
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, manners: Mapping[str, Manners] = RECEIVERS) -> None:
         self.directory = directory
         self.seed = seed
         self.figures = Figures()
@@ -98,26 +100,24 @@ class Harness:
         self.pid = 0
         self.chance = random.Random(seed)
         network = LoopbackNetwork()
-        self.addresses = {name: network.address(number) for number, name in enumerate(RECEIVERS, 1)}
+        self.addresses = {name: network.address(number) for number, name in enumerate(manners, 1)}
         self.port, self.receiver_port = free_port(), free_port(*self.addresses.values())
-        self.receivers = {
-            name: Receiver(manners, self.chance, lambda: self.life) for name, manners in RECEIVERS.items()
-        }
+        self.receivers = {name: Receiver(each, self.chance, lambda: self.life) for name, each in manners.items()}
         self.logged: set[tuple[int, str, str]] = set()
         self._serial = 0
-        self._write_configuration()
+        (directory / "state").mkdir()
+        routes = "".join(f"{name} smtp:[{self.addresses[name]}]:{self.receiver_port}\n" for name in manners)
+        (directory / "transport").write_text(routes)
+        (directory / "relay.toml").write_text(self.configuration())
         self.zygote = WatchedProcess(
             [sys.executable, "-m", "tests.fault.zygote"],
             log=self.directory / "zygote.log",
             commands=True,
         )
 
-    def _write_configuration(self) -> None:
-        routes = "".join(f"{name} smtp:[{self.addresses[name]}]:{self.receiver_port}\n" for name in RECEIVERS)
-        (self.directory / "transport").write_text(routes)
-        (self.directory / "state").mkdir()
-        (self.directory / "relay.toml").write_text(
-            f"""
+    def configuration(self) -> str:
+        """What ``relay.toml`` says."""
+        return f"""
 [relay]
 myhostname = "relay.test"
 state_dir = "state"
@@ -138,7 +138,6 @@ timeout = "1s"
 minimal_backoff_time = "0.1s"
 maximal_backoff_time = "0.1s"
 """
-        )
 
     # --- the relay --------------------------------------------------------------------------------------------------
 
@@ -170,11 +169,12 @@ maximal_backoff_time = "0.1s"
         self.killed[self.life] = time.monotonic()
         self.figures.kills += 1
         await asyncio.to_thread(self.zygote.wait_for, rf"^ended {self.pid}$", since=mark)
-        self._read_log()
+        self.read_log()
 
-    def _read_log(self) -> None:
+    def read_log(self) -> None:
+        """Take in what this life logged."""
         if self.log.exists():
-            for found in _SENT.finditer(self.log.read_text(errors="replace")):
+            for found in SENT.finditer(self.log.read_text(errors="replace")):
                 self.logged.add((self.life, found[1], found[2]))
 
     async def drain(self) -> None:
@@ -191,11 +191,11 @@ maximal_backoff_time = "0.1s"
                 f"seed {self.seed}: not drained: {counts}: {self.log.read_text()[-3000:]}"
             )
             await asyncio.sleep(0.02)
-        self._read_log()
+        self.read_log()
 
     # --- clients ----------------------------------------------------------------------------------------------------
 
-    async def _send_on(self, sent: list[Sent], stop: asyncio.Event) -> None:
+    async def send_on(self, sent: list[Sent], stop: asyncio.Event) -> None:
         """One client: messages one after the other, until the relay is gone."""
         writer: asyncio.StreamWriter | None = None
         try:
@@ -213,7 +213,7 @@ maximal_backoff_time = "0.1s"
     async def _send_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: list[Sent]) -> None:
         self._serial += 1
         token = f"t{self.seed}-{self._serial}"
-        domains = self.chance.sample(list(RECEIVERS), self.chance.choice([1, 1, 1, 2, 3]))
+        domains = self.chance.sample(list(self.receivers), self.chance.choice([1, 1, 1, 2, 3]))
         people = tuple(f"u{n}@{domain}" for domain in domains for n in range(self.chance.choice([1, 1, 2])))
         await _say(reader, writer, b"MAIL FROM:<sender@source.test>")
         for person in people:
@@ -232,7 +232,7 @@ maximal_backoff_time = "0.1s"
         """Load, kill, start again, drain, count."""
         sent: list[Sent] = []
         stop = asyncio.Event()
-        clients = [asyncio.create_task(self._send_on(sent, stop)) for _ in range(SENDERS)]
+        clients = [asyncio.create_task(self.send_on(sent, stop)) for _ in range(SENDERS)]
         await asyncio.sleep(self.chance.uniform(0.01, 0.5))
         await self.kill()
         stop.set()
@@ -244,9 +244,10 @@ maximal_backoff_time = "0.1s"
         await self.start()
         await self.drain()
         await asyncio.gather(*(receiver.bury(self.life) for receiver in self.receivers.values()))
-        self._count(sent)
+        self.count(sent)
 
-    def _count(self, sent: list[Sent]) -> None:
+    def count(self, sent: list[Sent]) -> None:
+        """Look up in the receivers' records what became of each message, and clear them."""
         figures = self.figures
         figures.rounds += 1
         copies: defaultdict[tuple[str, str], list[Taken]] = defaultdict(list)
@@ -268,19 +269,19 @@ maximal_backoff_time = "0.1s"
             for person in one.recipients:
                 self.judge(one, person, copies.pop((one.token, person), []))
         for token, person in copies:
-            self._trouble(f"{token} came to {person}, whom nobody had named")
+            self.trouble(f"{token} came to {person}, whom nobody had named")
             figures.damaged += 1
 
     def judge(self, one: Sent, person: str, copies: list[Taken]) -> None:
         """What became of one recipient of one message: ``copies`` are those that came."""
         if one.queue_id and not copies:
             self.figures.lost += 1
-            self._trouble(f"lost: {one.queue_id} {one.token} to {person}")
+            self.trouble(f"lost: {one.queue_id} {one.token} to {person}")
         for earlier, later in pairwise(sorted(copies, key=lambda copy: copy.life)):
             logged = (earlier.life, earlier.queue_id, person) in self.logged
             if earlier.life == later.life or logged:
                 self.figures.duplicates_inexcusable += 1
-                self._trouble(f"twice: {earlier} and {later} to {person}")
+                self.trouble(f"twice: {earlier} and {later} to {person}")
             else:
                 kind = self._how_far(earlier)
                 setattr(self.figures, kind, getattr(self.figures, kind) + 1)
@@ -296,8 +297,12 @@ maximal_backoff_time = "0.1s"
             return "duplicates_reply_10_ms_old"
         return "duplicates_reply_100_ms_old" if age <= 0.1 else "duplicates_reply_older"
 
-    def _trouble(self, text: str) -> None:
+    def trouble(self, text: str) -> None:
+        """Note what must not be."""
         self.troubles.append(f"seed {self.seed}, round {self.figures.rounds}: {text}")
+
+    async def finish(self) -> None:
+        """What is to be tried once behind all rounds."""
 
     async def run(self, rounds: int, *, until: float = float("inf")) -> None:
         """So many rounds, or as many as begin before ``until`` (``time.monotonic``)."""
@@ -314,6 +319,7 @@ maximal_backoff_time = "0.1s"
                     if old != self.log:
                         old.unlink()
                 self.logged.clear()
+            await self.finish()
         finally:
             for receiver in self.receivers.values():
                 await receiver.stop()

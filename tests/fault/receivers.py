@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Taken:
     :param life: of the relay, counted by the harness, when it connected.
     :param answered: when the 250 was written (``time.monotonic``).
     :param followed: whether the session went on after the 250: the relay had read it.
+    :param guard: which certificate the session was encrypted with; empty in the clear.
     """
 
     token: str
@@ -42,6 +44,30 @@ class Taken:
     whole: bool
     answered: float
     followed: bool = False
+    guard: str = ""
+
+
+@dataclass(slots=True)
+class Stay:
+    """One transaction, from MAIL to the last answer in it (``time.monotonic``).
+
+    :param cut: whether the client said nothing after it, not even QUIT: it may have been gone before the end.
+    """
+
+    began: float
+    ended: float
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What a receiver offers for STARTTLS.
+
+    :param name: of the certificate, in the record.
+    """
+
+    name: str
+    context: ssl.SSLContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +92,21 @@ class Receiver:
     """An SMTP server on one address.
 
     :param life: which life of the relay this is.
+    :param guards: one of them, or none, is offered in each session, as chance will have it.
     """
 
-    def __init__(self, manners: Manners, chance: random.Random, life: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        manners: Manners,
+        chance: random.Random,
+        life: Callable[[], int],
+        guards: tuple[Guard | None, ...] = (None,),
+    ) -> None:
         self.manners = manners
         self.taken: list[Taken] = []
+        self.stays: list[Stay] = []
         self.deferred = 0
+        self._guards = guards
         self._chance = chance
         self._life = life
         self._server: asyncio.Server
@@ -116,31 +151,52 @@ class Receiver:
             await writer.drain()
             return
         writer.write(b"220 receiver.test ESMTP\r\n")
-        recipients, life = list[str](), self._life()
+        guard = self._chance.choice(self._guards) if len(self._guards) > 1 else self._guards[0]
+        recipients, life, within = list[str](), self._life(), ""
         last: Taken | None = None
-        while line := await reader.readline():
-            if last is not None:
-                last.followed, last = True, None
-            verb = line[:4].upper()
-            if verb == b"EHLO":
-                writer.write(b"250-receiver.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n")
-            elif verb == b"RCPT":
-                self._recipient(line, recipients, writer)
-            elif verb == b"DATA" and not recipients:
-                writer.write(b"554 5.5.1 no valid recipients\r\n")
-            elif verb == b"DATA":
-                writer.write(b"354 go on\r\n")
-                content = await reader.readuntil(b"\r\n.\r\n")
-                last = await self._content(content, tuple(recipients), life, writer)
-            elif verb == b"QUIT":
-                writer.write(b"221 2.0.0 bye\r\n")
+        stay = Stay(0.0, 0.0)  # nothing yet
+        try:
+            while line := await reader.readline():
+                if last is not None:
+                    last.followed, last = True, None
+                verb = line[:4].upper()
+                if verb == b"EHLO":
+                    offer = b"250-STARTTLS\r\n" if guard is not None and not within else b""
+                    writer.write(b"250-receiver.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n" + offer)
+                    writer.write(b"250 ENHANCEDSTATUSCODES\r\n")
+                elif verb == b"STAR" and guard is not None:
+                    writer.write(b"220 2.0.0 go on\r\n")
+                    await writer.drain()
+                    await writer.start_tls(guard.context)
+                    within = guard.name
+                elif verb == b"RCPT":
+                    self._recipient(line, recipients, writer)
+                elif verb == b"DATA" and not recipients:
+                    writer.write(b"554 5.5.1 no valid recipients\r\n")
+                elif verb == b"DATA":
+                    writer.write(b"354 go on\r\n")
+                    content = await reader.readuntil(b"\r\n.\r\n")
+                    last = await self._content(content, tuple(recipients), life, writer)
+                    if last is not None:
+                        last.guard = within
+                elif verb == b"QUIT":
+                    writer.write(b"221 2.0.0 bye\r\n")
+                    await writer.drain()
+                    return
+                else:
+                    if verb in (b"MAIL", b"RSET"):
+                        recipients.clear()
+                    if verb == b"MAIL":
+                        stay = Stay(time.monotonic(), time.monotonic())
+                        self.stays.append(stay)
+                    writer.write(b"250 2.0.0 Ok\r\n")
+                if verb in (b"MAIL", b"RCPT", b"DATA"):
+                    stay.ended = time.monotonic()
                 await writer.drain()
-                return
-            else:
-                if verb in (b"MAIL", b"RSET"):
-                    recipients.clear()
-                writer.write(b"250 2.0.0 Ok\r\n")
-            await writer.drain()
+            stay.cut = True
+        except (OSError, asyncio.IncompleteReadError):
+            stay.cut = True
+            raise
 
     def _recipient(self, line: bytes, recipients: list[str], writer: asyncio.StreamWriter) -> None:
         found = _RECIPIENT.search(line)
