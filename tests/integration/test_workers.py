@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,29 @@ def test_a_limit_is_one_of_both(tmp_path: Path) -> None:
             for queue_id in sent:
                 relay.process.wait_for(f"{queue_id}: removed")
             assert sink.most_waiting == limit
+
+
+def test_a_rate_is_one_of_both(tmp_path: Path) -> None:
+    """No delivery begins at the sink sooner after the end of the one before than the delay says, whichever worker it is of."""
+    delay = 0.3
+    steps: list[tuple[bytes, float]] = []
+
+    def note(command: bytes) -> None:
+        if command[:4].upper() in (b"MAIL", b"."):
+            steps.append((command[:4].upper(), time.monotonic()))
+
+    with RecordingSink("127.0.0.1", 0, answer=note) as sink:
+        rate: dict[str, Setting] = {"destination_rate_delay": f"{delay}s"}
+        with RelayProcess(tmp_path, settings(sink.port, smtp=rate)) as relay:
+            relay.process.wait_for(r"daemon started -- version \S+, 2 workers")
+            sent = send_to_both(relay, 4)
+            for queue_id in sent:
+                relay.process.wait_for(f"{queue_id}: removed")
+    assert [kind for kind, _ in steps] == [b"MAIL", b"."] * len(sent), "one at a time"
+    gaps = [begun - ended for (_, ended), (_, begun) in zip(steps[1::2], steps[2::2], strict=False)]
+    assert len(gaps) == len(sent) - 1
+    assert min(gaps) >= delay
+    found = [re.search(rb"\tby \S+ [^;]* id (\w+)", message.content) for message in sink.messages()]
+    workers = [sent[one[1].decode()] for one in found if one]
+    assert len(workers) == len(sent)
+    assert workers not in (sorted(workers), sorted(workers, reverse=True)), "one after the other had it all"
