@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.dane.der import BadDer, certificate_parts, elements
-from relay.tls.certificate import EPOCH, cert_facts, cut_spki, issuer_line
+from relay.tls.certificate import EPOCH, MAX_REMEMBERED_OCTETS, cert_facts, cut_spki, issuer_line
 from tests import pki
 
 ROOT = pki.authority("Root")
@@ -45,6 +45,25 @@ def test_the_key_is_cut_as_it_was_sent(key: pki.PrivateKey) -> None:
     cert = pki.make("mx.example", key=key)
     assert cert_facts(cert.der).spki == cert.spki == cut_spki(cert.der)
     assert cert.spki in cert.der
+
+
+def test_a_certificate_that_is_shown_again_is_not_read_again() -> None:
+    der = pki.make("mx.example").der
+    assert cert_facts(bytes(bytearray(der))) is cert_facts(bytes(bytearray(der)))
+
+
+def test_one_octet_makes_another_certificate() -> None:
+    first, second = pki.make("mx.example").der, pki.make("mx.example").der
+    assert cert_facts(first).der == first
+    assert cert_facts(second).der == second
+    changed = first[:-1] + bytes([first[-1] ^ 1])
+    assert cert_facts(changed).der == changed
+
+
+@pytest.mark.parametrize("der", [pki.make("mx.example").der + bytes(MAX_REMEMBERED_OCTETS), bytes(100_000)])
+def test_what_is_large_is_not_remembered(der: bytes) -> None:
+    assert cert_facts(der) == cert_facts(der)
+    assert cert_facts(der) is not cert_facts(der)
 
 
 def test_a_client_certificate_is_told() -> None:
