@@ -40,6 +40,8 @@ from relay.smtpd.reception import Accept, Reception
 from relay.smtpd.transcript import NO_TRANSCRIPTS, Transcript, Transcripts
 
 TOO_MANY_ERRORS = "too many errors"
+# Commands whose answer depends on nobody else.
+_ANSWERED_AT_ONCE = frozenset({b"HELO", b"EHLO", b"MAIL", b"RCPT", b"RSET", b"NOOP", b"VRFY"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ class Conversation:
         self._observe = service.observe
         self._logins = service.authenticator
         self._guarded = service.guarded
+        self._crashed = service.crashed
         self._encrypt = encrypt
         self._wrapped = wrapped
         self._patience = Patience(service.options)
@@ -199,7 +202,7 @@ class Conversation:
                 return
             if not self._incoming.has_line:
                 await self._outgoing.flush()
-            line = await self._incoming.line()
+            line = await self._incoming.line(self._answered_at_once)
             if line is Odd.INTERRUPTED:
                 continue
             reply = await self._guarded(self._command(line))
@@ -224,7 +227,32 @@ class Conversation:
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
+    def _answered_at_once(self, line: bytes) -> bool:
+        """Answer a command for which nothing need be waited for, and which cannot end the session, without the task.
+
+        A session's task has most of its life nothing to do but this, and to be woken costs it more than the answer.
+        """
+        if line[:4].upper() not in _ANSWERED_AT_ONCE or line[4:5] not in (b"", b" "):
+            return False
+        if not (self._patience.ample and self._outgoing.flows and self._reception.is_idle):
+            return False
+        try:
+            command = self._understood(line)
+            reply = command if isinstance(command, Reply) else self._dialogue.answer(command.verb, command.argument)
+        except Exception:
+            self._crashed()
+            reply = replies.LOCAL_PROBLEM
+        self._patience.count(self._verb, reply)
+        self._say(reply)
+        self._outgoing.send()
+        return True
+
     async def _command(self, line: bytes | Odd) -> Reply:
+        command = self._understood(line)
+        return command if isinstance(command, Reply) else await self._carry_out(command)
+
+    def _understood(self, line: bytes | Odd) -> Command | Reply:
+        """What is to be carried out, or why not."""
         self._verb = self._stage = "UNKNOWN"
         if isinstance(line, Odd):
             self._transcript.heard_else("(a line that is too long)")
@@ -246,7 +274,7 @@ class Conversation:
         self._verb = self._stage = command.verb
         if command.ends_a_group(client.protocol) and self._out_of_turn(command.verb):
             return replies.NOT_SYNCHRONIZED
-        return await self._carry_out(command)
+        return command
 
     async def _carry_out(self, command: Command) -> Reply:
         match command.verb:

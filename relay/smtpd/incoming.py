@@ -1,7 +1,7 @@
 """What a client sends, taken apart into command lines and contents, with a time limit on every wait.
 
 One buffer stands between the socket and both: what was sent ahead of its turn (pipelined commands, also behind the end of
-a content) waits there.
+a content) waits there. A command that comes alone while one is waited for can be answered before anybody is woken for it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ HURRIED_TIMEOUT = 10.0
 # Postfix's smtpd_min_data_rate, octets a second: a content may take the timeout, and what its size needs at this rate.
 MIN_DATA_RATE = 500
 
+# So much may be unread here; then the connection is not read from until it is no more than a block.
+_UNREAD_OCTETS = 2 * BLOCK_OCTETS
+
 LOST: Final = "lost connection"
 TIMED_OUT: Final = "timeout"
 
@@ -38,6 +41,14 @@ class ClientGone(Exception):  # noqa: N818 - it names the state, not the handlin
         self.after = after
 
 
+Answers = Callable[[bytes], bool]
+"""Answers a command line, given without its CRLF, or says False and leaves it as it is."""
+
+
+def _nobody_answers(line: bytes) -> bool:
+    return False
+
+
 class Odd(Enum):
     """What there may be in place of a command line."""
 
@@ -48,43 +59,82 @@ class Odd(Enum):
 class Incoming:
     """A client's octets; ``bare_line_end`` tells whether the last command line ended with a bare LF.
 
-    :param reader: of the connection; only its ``read`` is used.
     :param timeout: seconds that a command line, and each block of a content, may take.
     :param hurried: whether there is no more than ``HURRIED_TIMEOUT`` for that now.
-    :param heard: whether the client has said anything yet.
+    :param reading: told to read no more from the connection while much is unread here (False), and to go on (True).
     """
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
         *,
         timeout: float,
         hurried: Callable[[], bool] = lambda: False,
-        heard: Callable[[], bool] = lambda: True,
+        reading: Callable[[bool], None] = lambda go_on: None,
     ) -> None:
-        self._reader = reader
         self._timeout = timeout
         self._hurried = hurried
-        self._heard = heard
+        self._reading = reading
+        self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
+        self._waiting: asyncio.Future[None] | None = None
+        self._paused = False
         self._watch = Watch()
         self._in_line = False
+        self._answers: Answers = _nobody_answers
+        self.ended = False
         self.interrupted = False
         self.bare_line_end = False
+
+    # --- for the connection -----------------------------------------------------------------------------------------
+
+    def feed(self, octets: bytes) -> None:
+        """Octets came."""
+        if self._in_line and not self._buffer and self._answered(octets):
+            return
+        self._buffer += octets
+        if len(self._buffer) > _UNREAD_OCTETS and not self._paused:
+            self._paused = True
+            self._reading(False)
+        self._wake()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Nothing more comes; if that is for an error, what nobody has read yet is lost, too."""
+        self.ended = True
+        if error is not None:
+            self._buffer.clear()
+        self._wake()
+
+    def _answered(self, octets: bytes) -> bool:
+        """Whether it was one command line, whole, with nothing behind it, and was answered."""
+        end = len(octets) - 1
+        if end > MAX_LINE_OCTETS or octets.find(b"\n") != end or not octets.endswith(b"\r\n") or self.interrupted:
+            return False
+        self.bare_line_end = False
+        if not self._answers(octets[:-2]):
+            return False
+        self._watch.renew(self.timeout)
+        return True
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    # --- for the conversation ---------------------------------------------------------------------------------------
 
     @property
     def has_line(self) -> bool:
         """Whether a command line can be had without waiting."""
         return b"\n" in self._buffer
 
-    async def line(self) -> bytes | Odd:
+    async def line(self, answers: Answers = _nobody_answers) -> bytes | Odd:
         """The next command line, without its end, which is LF with or without CR before it.
 
+        :param answers: is offered lines that come alone; those that it answers are not given, and the time for the next begins.
         :raises ClientGone: lost, or no whole line came in time.
         """
         if self.has_line:
             return await self._whole_line()
-        self._in_line = True
+        self._in_line, self._answers = True, answers
         try:
             with self._watch.within(self.timeout):
                 return await self._whole_line()
@@ -93,17 +143,18 @@ class Incoming:
                 return Odd.INTERRUPTED
             raise ClientGone(TIMED_OUT) from None
         finally:
-            self._in_line = False
+            self._in_line, self._answers = False, _nobody_answers
 
     async def _whole_line(self) -> bytes | Odd:
         too_long = False
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > MAX_LINE_OCTETS:
                 too_long = True
-                self._buffer.clear()
-            self._buffer += await self._read()
+                self.clear()
+            await self._more()
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
+        self._shrunk()
         self.bare_line_end = not line.endswith(b"\r")
         return Odd.TOO_LONG if too_long or end > MAX_LINE_OCTETS else line.removesuffix(b"\r")
 
@@ -131,18 +182,12 @@ class Incoming:
         """Read what has already come, without waiting for more."""
         for _ in range(2):  # the loop looks at the connection meanwhile, the standard library's after what was ready
             await asyncio.sleep(0)
-        if not self._heard():
-            return
-        try:
-            with self._watch.within(0.0):
-                self._buffer += await self._read()
-        except (TimeoutError, ClientGone):  # nothing; who is gone will be missed when it is waited for
-            pass
 
     def clear(self) -> bool:
         """Forget what was sent ahead; returns whether there was anything."""
         anything = bool(self._buffer)
         self._buffer.clear()
+        self._shrunk()
         return anything
 
     def content(self, *, stuffed_after_lf: bool = False) -> Content:
@@ -162,15 +207,13 @@ class Incoming:
         if not self._buffer:
             try:
                 with self._watch.within(min(timeout, self.timeout)):
-                    octets = await self._read()
+                    await self._more()
             except TimeoutError:
                 raise ClientGone(TIMED_OUT) from None
-            if len(octets) <= most:
-                return octets
-            self._buffer += octets
         with memoryview(self._buffer) as buffered:
             block = bytes(buffered[:most])
         del self._buffer[:most]
+        self._shrunk()
         return block
 
     def push_back(self, octets: bytes) -> None:
@@ -182,14 +225,22 @@ class Incoming:
         """Seconds that a client has for a line or a block."""
         return min(self._timeout, HURRIED_TIMEOUT) if self._hurried() else self._timeout
 
-    async def _read(self) -> bytes:
-        try:
-            octets = await self._reader.read(BLOCK_OCTETS)
-        except OSError:  # reset, or broken TLS; also a ETIMEDOUT of the network, which is no silence of the client's
-            raise ClientGone(LOST) from None
-        if not octets:
-            raise ClientGone(LOST)
-        return octets
+    async def _more(self) -> None:
+        """Have more in the buffer than there is."""
+        before = len(self._buffer)
+        while len(self._buffer) <= before:
+            if self.ended:
+                raise ClientGone(LOST)
+            self._waiting = self._loop.create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+
+    def _shrunk(self) -> None:
+        if self._paused and len(self._buffer) <= BLOCK_OCTETS:
+            self._paused = False
+            self._reading(True)
 
 
 class _Paced:

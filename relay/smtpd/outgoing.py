@@ -31,17 +31,27 @@ class Outgoing:
         self._octets += replies.wire_form(said)
         return said
 
+    @property
+    def flows(self) -> bool:
+        """Whether what is said leaves without waiting for the client."""
+        transport = self._writer.transport
+        return not transport.is_closing() and transport.get_write_buffer_size() <= _UNREAD_OCTETS
+
+    def send(self) -> None:
+        """Send what was said, if it ``flows``; else it is kept in memory until the client takes it."""
+        self._writer.write(bytes(self._octets))
+        self._octets.clear()
+
     async def flush(self) -> None:
         """Send what was said.
 
         :raises ClientGone: if the client does not take it.
         """
-        octets, self._octets = bytes(self._octets), bytearray()
-        if not octets:
+        if not self._octets:
             return
         if self._writer.is_closing():
             raise ClientGone(LOST)
-        self._writer.write(octets)
+        self.send()
         if self._writer.transport.get_write_buffer_size() <= _UNREAD_OCTETS:
             return  # whoever is gone is missed when the next command is waited for
         try:

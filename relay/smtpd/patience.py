@@ -53,6 +53,11 @@ class Patience:
         return self._errors > self._soft
 
     @property
+    def ample(self) -> bool:
+        """Whether one more error would neither be held back nor end the session."""
+        return self._errors < self._soft and self._errors + 1 < self._hard
+
+    @property
     def exhausted(self) -> bool:
         """Whether the session is to be ended."""
         return self._errors >= self._hard

@@ -195,6 +195,11 @@ class Reception:
             self._in_chunks.begin(self._accept, envelope)
         return self._in_chunks
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to ``abandon``."""
+        return self._in_chunks is None and not self._discarding
+
     async def abandon(self) -> None:
         """Forget a message of which chunks are missing, and that chunks are to be discarded; nothing of it is kept."""
         message, self._in_chunks = self._in_chunks, None

@@ -5,7 +5,7 @@ one of them changes). From ``aiosmtpd.smtp.SMTP``:
 
 * ``_handle_client``: the coroutine of a connection; replaced, and with it the dispatch to every ``smtp_*`` method
 * ``_handler_coroutine``: its task, made by ``connection_made``; cancelled by ``abort``
-* ``_reader``, ``_writer``: the streams, set by ``connection_made``
+* ``_writer``: the stream of what we say, set by ``connection_made``; that of what clients say is fed nothing (``incoming.py``)
 * ``_original_transport``, ``_tls_protocol``: the plain transport under TLS and what makes TLS of it, set by ``smtp_STARTTLS``
 * ``_reset_timeout``: the timer of a command; replaced by the deadlines of ``incoming.py``
 
@@ -96,11 +96,10 @@ class Session(_Unlisted, SMTP):
         self._wrapped = wrapped
         self._hello = Hello()
         self._introduction: Introduction | None = None
-        self._heard = False
         self._over = False
         self._local = False
-        # Both are made when the connection is (_handle_client), before anything else here is called.
-        self._incoming: Incoming
+        self._incoming = Incoming(timeout=service.options.timeout, hurried=lambda: lobby.is_full, reading=self._read_on)
+        # Made when the connection is (_handle_client), before anything else here is called.
         self._outgoing: Outgoing
 
     # --- for the lobby ----------------------------------------------------------------------------------------------
@@ -131,6 +130,8 @@ class Session(_Unlisted, SMTP):
         peer = transport.get_extra_info("peername") if networks else None
         if peer and is_in(client_address(peer[0]), networks):
             self._introduction = Introduction(self.loop)
+        # Nothing that was said in the clear is read after TLS began (RFC 3207 section 4.2).
+        self._incoming.clear()
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -142,8 +143,12 @@ class Session(_Unlisted, SMTP):
         if self._wrapped and self._original_transport is None:
             self._hello.keep(data, self.transport)
         else:
-            self._heard = True
-            super().data_received(data)
+            self._incoming.feed(data)
+
+    def _read_on(self, go_on: bool) -> None:
+        transport = cast("asyncio.Transport | None", self.transport)
+        if transport is not None and not transport.is_closing():
+            (transport.resume_reading if go_on else transport.pause_reading)()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the streams; the task goes on, because a message that was sent to its end is still committed."""
@@ -152,6 +157,7 @@ class Session(_Unlisted, SMTP):
         if self._original_transport is not None:
             self._original_transport.close()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self._incoming.end(error)
         self.transport = None
         self._let_go()
 
@@ -160,6 +166,7 @@ class Session(_Unlisted, SMTP):
         if self._introduction is not None:
             self._introduction.end()
         keep_open = asyncio.StreamReaderProtocol.eof_received(self)
+        self._incoming.end()
         return keep_open if self._original_transport is None and not self._wrapped else False
 
     def _reset_timeout(self, duration: float | None = None) -> None:
@@ -170,7 +177,7 @@ class Session(_Unlisted, SMTP):
         if not self._wrapped:
             self._outgoing.answer(replies.START_TLS)
             await self._outgoing.flush()
-        if self._reader.at_eof():  # nobody would tell the handshake, which begins when this returns
+        if self._incoming.ended:  # nobody would tell the handshake, which begins when this returns
             raise ClientGone(LOST)
 
     # --- the session ------------------------------------------------------------------------------------------------
@@ -201,12 +208,6 @@ class Session(_Unlisted, SMTP):
             return
         options = self._service.options
         self._outgoing = Outgoing(self._writer, options)
-        self._incoming = Incoming(
-            self._reader,
-            timeout=options.timeout,
-            hurried=lambda: self._lobby.is_full,
-            heard=lambda: self._heard,
-        )
         try:
             client = await self._identify(client_address(peer[0]), peer[1])
             entry = self._lobby.enter(self, client.address)

@@ -36,6 +36,12 @@ class Watch:
             self._until = until
             self._arm()
 
+    def renew(self, seconds: float) -> None:
+        """Give the block that is under way this long from now on, as if it began now."""
+        if self._task is not None and not self._expired:
+            self._until = self._loop.time() + seconds
+            self._arm()
+
     def close(self) -> None:
         """No block begins any more."""
         if self._timer is not None:

@@ -8,8 +8,11 @@ from tests.unit.smtpd.front_end import options
 def test_errors_wear_it_out() -> None:
     patience = Patience(options(soft_error_limit=2, hard_error_limit=4))
     for thin, exhausted in ((False, False), (False, False), (True, False), (True, True)):
+        assert patience.ample == (not thin and not exhausted)  # is asked before
         patience.count("UNKNOWN", replies.NOT_RECOGNIZED)
         assert (patience.thin, patience.exhausted) == (thin, exhausted)
+    short = Patience(options(soft_error_limit=9, hard_error_limit=1))
+    assert not short.ample
 
 
 def test_a_message_renews_it() -> None:

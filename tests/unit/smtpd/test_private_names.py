@@ -32,8 +32,7 @@ def test_a_connection_makes_one_task_of_handle_client() -> None:
     )
 
 
-def test_the_streams_have_their_names() -> None:
-    assert "self._reader = reader" in source("_cb_client_connected")
+def test_the_stream_has_its_name() -> None:
     assert "self._writer = writer" in source("_cb_client_connected")
 
 

@@ -239,6 +239,25 @@ async def test_the_order_of_commands(relay: FrontEnd) -> None:
         assert await client.say("STARTTLS") == "502 5.5.1 Error: command not implemented"
 
 
+async def test_what_needs_nobody_else_is_answered_as_it_comes(relay: FrontEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Session] = []
+    begin = Session.connection_made
+
+    def connection_made(self: Session, transport: asyncio.BaseTransport) -> None:
+        made.append(self)
+        begin(self, transport)
+
+    monkeypatch.setattr(Session, "connection_made", connection_made)
+    async with relay.client():
+        said: list[bytes] = []
+        monkeypatch.setattr(made[0].transport, "write", said.append)
+        for line in (b"MAIL FROM:<a@example.org>", b"RCPT TO:<b@example.net>", b"RCPT", b"NOOP"):
+            made[0].data_received(line + b"\r\n")  # and the loop does not turn
+        assert [reply[:3] for reply in said] == [b"250", b"250", b"501", b"250"]
+        made[0].data_received(b"DATA\r\n")
+        assert len(said) == 4
+
+
 async def test_other_commands(relay: FrontEnd) -> None:
     async with relay.client() as client:
         assert await client.say("VRFY postmaster") == "502 5.5.1 VRFY command is disabled"

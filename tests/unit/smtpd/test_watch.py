@@ -58,6 +58,21 @@ async def test_a_wait_can_be_shortened_from_outside_never_lengthened() -> None:
     watch.close()
 
 
+async def test_a_wait_can_begin_anew_longer_or_shorter() -> None:
+    watch = Watch()
+    watch.renew(0.0)  # nobody waits: nothing happens
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    with watch.within(0.02):
+        watch.renew(LONG)
+        loop.call_later(0.05, done.set_result, "in time")
+        assert await done == "in time"
+    loop.call_soon(watch.renew, 0.001)
+    with pytest.raises(TimeoutError), watch.within(LONG):
+        await forever()
+    watch.close()
+
+
 async def test_a_cancellation_stays_one() -> None:
     watch = Watch()
     began = asyncio.Event()
