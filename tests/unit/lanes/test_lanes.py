@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -114,6 +114,88 @@ async def test_a_turn_does_not_wait_for_ever() -> None:
     with lanes.small_first():
         async with lanes:
             pass
+
+
+class Times:
+    """Timers that come to an end when they are told to, and a clock that is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self._timers: list[asyncio.Handle] = []
+        self._loop = asyncio.get_running_loop()
+        monkeypatch.setattr(self._loop, "call_later", self._call_later)
+
+    def _call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.Handle:
+        assert delay > 0
+        self._timers.append(asyncio.Handle(callback, (), self._loop))
+        return self._timers[-1]
+
+    async def end(self) -> None:
+        """Let the timer that runs come to an end, and what waited for it go on."""
+        (timer,) = [each for each in self._timers if not each.cancelled()]
+        self._timers.clear()
+        timer._run()
+        await settle()
+
+    @property
+    def running(self) -> int:
+        return sum(not each.cancelled() for each in self._timers)
+
+
+def begin_turns(lanes: Lanes, number: int) -> tuple[asyncio.Future[list[None]], list[None]]:
+    """So many that want a turn each, and those that had it so far."""
+    had: list[None] = []
+
+    async def large() -> None:
+        async with lanes:
+            had.append(None)
+
+    return asyncio.gather(*(large() for _ in range(number))), had
+
+
+async def test_small_mail_that_never_ends_lets_as_many_begin_at_a_time_as_there_are_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = Times(monkeypatch)
+    lanes = Lanes(width=3, clock=lambda: times.now)
+    with lanes.small_first():
+        all_of_them, had = begin_turns(lanes, 7)
+        await settle()
+        for so_far in (0, 3, 6):
+            assert (len(had), times.running) == (so_far, 1)
+            await times.end()
+        await all_of_them
+
+
+async def test_while_small_mail_is_about_large_contents_use_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times(monkeypatch)
+    lanes = Lanes(clock=lambda: times.now)
+
+    async def go_on(number: int) -> tuple[asyncio.Future[list[None]], list[None]]:
+        begun = begin_turns(lanes, number)
+        await settle()
+        return begun
+
+    times.now += 10
+    assert (await go_on(5))[0].done()  # none is about
+    with lanes.small_first():
+        pass
+    resting, had = await go_on(2)
+    assert not had
+    with lanes.small_first():  # which does not make the rest longer, or large ones might wait for ever
+        pass
+    await times.end()
+    assert resting.done()
+    times.now += 0.0019
+    assert (await go_on(5))[0].done()  # the spell is not over
+    times.now += 0.0001
+    resting, had = await go_on(5)
+    assert not had
+    await times.end()
+    assert resting.done()
+    times.now += 1
+    assert (await go_on(5))[0].done()  # none is about any more
+    assert not times.running
 
 
 async def test_whoever_gives_up_waiting_leaves_the_lane_to_others() -> None:
