@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
 from enum import Enum
 
 from relay.lanes import LARGE_OCTETS, Lanes
@@ -94,7 +94,7 @@ class Reception:
                     self._inspect(content.bare, share, content.received)
                     if block:
                         yield block  # the lane is left when the next one is asked for
-            await committing.enter_async_context(self._while_committed(content.received))
+            await self._let_commit(committing, content.received)
 
         try:
             async with AsyncExitStack() as committing, aclosing(watched()) as blocks:
@@ -113,15 +113,12 @@ class Reception:
         is_large = max(known, self._dialogue.declared_octets) >= LARGE_OCTETS
         return self._lanes if is_large else nullcontext()
 
-    @asynccontextmanager
-    async def _while_committed(self, received: int) -> AsyncIterator[None]:
+    async def _let_commit(self, committing: AsyncExitStack, received: int) -> None:
         """For a whole content: large ones that came side by side end all at once, and are committed in turns too."""
         if received < LARGE_OCTETS:
-            with self._lanes.small_first():
-                yield
+            committing.enter_context(self._lanes.small_first())
         else:
-            async with self._lanes:
-                yield
+            await committing.enter_async_context(self._lanes)
 
     def _inspect(self, bare: bool, share: Share, received: int) -> None:
         """Refuse a content for what came so far.
@@ -175,7 +172,8 @@ class Reception:
         refused = await message.feed(octets, chunk.octets)
         if refused is not None or not chunk.last:
             return refused or replies.chunk_taken(chunk.octets)
-        async with self._while_committed(message.received):
+        async with AsyncExitStack() as committing:
+            await self._let_commit(committing, message.received)
             reply = await message.end()
         return replies.queued_in_chunks(reply, message.received) if reply.code < 400 else reply
 
