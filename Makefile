@@ -6,6 +6,7 @@
 #   make bench               messages a second, beside Postfix in the same run; BENCH_ARGS="--messages 2000"
 #                            BENCH=tests.bench.judge: what a verdict and a DNS look-up cost
 #                            BENCH=tests.bench.neighbours: what bad destinations cost good ones
+#                            BENCH=tests.bench.door: what a client's session costs by itself
 #                            BENCH=tests.bench.link: over a link of 50 ms; BENCH=tests.bench.flat: as queue, destinations, map grow
 #                            BENCH=tests.bench.soak: half an hour of churn; does anything grow?
 VENV ?= .venv

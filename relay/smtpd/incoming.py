@@ -59,6 +59,7 @@ class Odd(Enum):
 class Incoming:
     """A client's octets; ``bare_line_end`` tells whether the last command line ended with a bare LF.
 
+    :param watch: the session's, closed by whoever made it.
     :param timeout: seconds that a command line, and each block of a content, may take.
     :param hurried: whether there is no more than ``HURRIED_TIMEOUT`` for that now.
     :param reading: told to read no more from the connection while much is unread here (False), and to go on (True).
@@ -66,6 +67,7 @@ class Incoming:
 
     def __init__(
         self,
+        watch: Watch,
         *,
         timeout: float,
         hurried: Callable[[], bool] = lambda: False,
@@ -78,7 +80,7 @@ class Incoming:
         self._buffer = bytearray()
         self._waiting: asyncio.Future[None] | None = None
         self._paused = False
-        self._watch = Watch()
+        self._watch = watch
         self._in_line = False
         self._answers: Answers = _nobody_answers
         self.ended = False
@@ -168,10 +170,6 @@ class Incoming:
         """Give a waiting ``line`` no more than ``HURRIED_TIMEOUT`` from now on."""
         if self._in_line:
             self._watch.shorten(HURRIED_TIMEOUT)
-
-    def close(self) -> None:
-        """Nothing is read any more."""
-        self._watch.close()
 
     @property
     def early(self) -> bytes:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from relay.mail.names import IpAddress
 from relay.smtpd.access import is_in
+from relay.smtpd.alarms import Alarms
 from relay.smtpd.budget import Budget
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.rates import Counted, Rates, client_key
@@ -62,7 +63,7 @@ class Guest(Protocol):
 class Lobby:
     """Admits sessions within the limits of their number and rate, and keeps what they share.
 
-    ``budget`` is the memory of all contents.
+    ``budget`` is the memory of all contents, and ``alarms`` are the time limits of all sessions.
 
     :param clock: seconds that never go back.
     """
@@ -70,6 +71,7 @@ class Lobby:
     def __init__(self, options: SmtpdOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
         self.budget = Budget(options.content_memory_limit)
+        self.alarms = Alarms()
         self._rates = Rates(clock)
         self._clock = clock
         self._hurried_at = float("-inf")

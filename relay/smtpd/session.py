@@ -40,6 +40,7 @@ from relay.smtpd.naming import name_without_dns
 from relay.smtpd.outgoing import Outgoing
 from relay.smtpd.proxy import Passed, Unnamed
 from relay.smtpd.server_tls import ServerContext, client_tls
+from relay.smtpd.watch import Watch
 from relay.smtpd.wrapped import Hello
 
 # Seconds that a client has to take our last words and close, before the connection is cut.
@@ -98,7 +99,10 @@ class Session(_Unlisted, SMTP):
         self._introduction: Introduction | None = None
         self._over = False
         self._local = False
-        self._incoming = Incoming(timeout=service.options.timeout, hurried=lambda: lobby.is_full, reading=self._read_on)
+        self._watch = Watch(lobby.alarms)
+        self._incoming = Incoming(
+            self._watch, timeout=service.options.timeout, hurried=lambda: lobby.is_full, reading=self._read_on
+        )
         # Made when the connection is (_handle_client), before anything else here is called.
         self._outgoing: Outgoing
 
@@ -222,7 +226,7 @@ class Session(_Unlisted, SMTP):
         except Exception:
             self._service.crashed()
         finally:
-            self._incoming.close()
+            self._watch.close()
             self._lobby.leave(self)
             self._writer.transport.abort()  # does nothing to what is closed
 
@@ -268,9 +272,8 @@ class Session(_Unlisted, SMTP):
         self._writer.close()
         if not told:
             return
-        with suppress(OSError):  # a reset, or the timeout
-            async with asyncio.timeout(_LINGER):
-                await self._writer.wait_closed()
+        with suppress(OSError), self._watch.within(_LINGER):  # a reset, or the timeout
+            await self._writer.wait_closed()
 
     async def _encrypt(self, client: Client) -> ClientTls:
         """Have TLS begin.

@@ -1,6 +1,6 @@
-"""The time limits of one session's waits, which come one after another: one timer for all of them.
+"""The time limits of one session's waits, which come one after another: one alarm for all of them.
 
-``asyncio.timeout`` makes and cancels a timer for each wait; here the timer stays, and when it rings before its time, because
+``asyncio.timeout`` makes and cancels a timer for each wait; here the alarm stays, and when it rings before its time, because
 the wait that it was set for is over, it is set anew.
 """
 
@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from relay.smtpd.alarms import Alarms
+
 
 class Watch:
     """``with watch.within(seconds):`` raises TimeoutError when the time is over; one block at a time, in one task."""
 
-    __slots__ = ("_armed_for", "_cancelling", "_expired", "_loop", "_task", "_timer", "_until")
+    __slots__ = ("_alarms", "_armed", "_armed_for", "_cancelling", "_expired", "_loop", "_task", "_tick", "_until")
 
-    def __init__(self) -> None:
+    def __init__(self, alarms: Alarms) -> None:
+        self._alarms = alarms
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._armed = False
+        self._tick = 0
         self._armed_for = 0.0
         self._until = 0.0
         self._cancelling = 0
@@ -34,7 +38,10 @@ class Watch:
         until = self._loop.time() + seconds
         if self._task is not None and until < self._until:
             self._until = until
-            self._arm()
+            if seconds > 0.0:
+                self._arm()
+            else:
+                self._expire()
 
     def renew(self, seconds: float) -> None:
         """Give the block that is under way this long from now on, as if it began now."""
@@ -44,9 +51,9 @@ class Watch:
 
     def close(self) -> None:
         """No block begins any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._armed:
+            self._armed = False
+            self._alarms.unset(self._tick, self._ring)
 
     def __enter__(self) -> None:
         task = asyncio.current_task(self._loop)
@@ -68,20 +75,25 @@ class Watch:
             raise TimeoutError from error
 
     def _arm(self) -> None:
-        """Have the timer ring at the limit, or before it."""
-        if self._timer is not None:
+        """Have the alarm ring at the limit, or before it."""
+        if self._armed:
             if self._armed_for <= self._until:
                 return
-            self._timer.cancel()
+            self._alarms.unset(self._tick, self._ring)
         self._armed_for = self._until
-        self._timer = self._loop.call_at(self._until, self._ring)
+        self._tick = self._alarms.set(self._until, self._ring)
+        self._armed = True
 
     def _ring(self) -> None:
-        self._timer = None
-        if self._task is None or self._expired:
+        self._armed = False
+        if self._task is None:
             return
         if self._armed_for < self._until:
             self._arm()
-            return
-        self._expired = True
-        self._task.cancel()
+        else:
+            self._expire()
+
+    def _expire(self) -> None:
+        if self._task is not None and not self._expired:
+            self._expired = True
+            self._task.cancel()

@@ -5,11 +5,13 @@ import tracemalloc
 
 import pytest
 
+from relay.smtpd.alarms import Alarms
 from relay.smtpd.incoming import BLOCK_OCTETS, MAX_LINE_OCTETS, ClientGone, Incoming, Odd
+from relay.smtpd.watch import Watch
 
 
 def incoming(*blocks: bytes, timeout: float = 20.0, eof: bool = False) -> Incoming:
-    client = Incoming(timeout=timeout)
+    client = Incoming(Watch(Alarms()), timeout=timeout)
     for block in blocks:
         client.feed(block)
     if eof:
@@ -79,7 +81,7 @@ async def test_a_line_must_be_whole_in_time() -> None:
 async def test_who_waits_can_be_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.smtpd.incoming.HURRIED_TIMEOUT", 0.01)
     full = False
-    client = Incoming(timeout=3600.0, hurried=lambda: full)
+    client = Incoming(Watch(Alarms()), timeout=3600.0, hurried=lambda: full)
     assert client.timeout == 3600.0
     waiting = asyncio.create_task(client.line())
     await asyncio.sleep(0)
@@ -234,7 +236,7 @@ async def test_who_was_interrupted_answers_nothing_more() -> None:
 
 async def test_no_more_is_read_while_much_is_unread() -> None:
     reading: list[bool] = []
-    client = Incoming(timeout=20.0, reading=reading.append)
+    client = Incoming(Watch(Alarms()), timeout=20.0, reading=reading.append)
     for _ in range(3):
         client.feed(b"x" * BLOCK_OCTETS)
     assert reading == [False]

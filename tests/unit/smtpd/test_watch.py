@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from relay.smtpd.alarms import Alarms
 from relay.smtpd.watch import Watch
 
 LONG = 3600.0
@@ -14,7 +15,7 @@ async def forever() -> None:
 
 
 async def test_time_over_is_a_timeout_and_the_next_wait_has_its_own_time() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     for _ in range(2):
         with pytest.raises(TimeoutError), watch.within(0.0):
             await forever()
@@ -27,7 +28,7 @@ async def test_time_over_is_a_timeout_and_the_next_wait_has_its_own_time() -> No
 
 
 async def test_a_limit_that_was_set_for_an_earlier_wait_does_not_end_a_later_one() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     with watch.within(0.001):
         await asyncio.sleep(0)
     done = asyncio.get_running_loop().create_future()
@@ -38,7 +39,7 @@ async def test_a_limit_that_was_set_for_an_earlier_wait_does_not_end_a_later_one
 
 
 async def test_a_shorter_limit_after_a_longer_one_holds() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     with watch.within(LONG):
         await asyncio.sleep(0)
     with pytest.raises(TimeoutError), watch.within(0.001):
@@ -47,7 +48,7 @@ async def test_a_shorter_limit_after_a_longer_one_holds() -> None:
 
 
 async def test_a_wait_can_be_shortened_from_outside_never_lengthened() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     watch.shorten(0.0)  # nobody waits: nothing happens
     asyncio.get_running_loop().call_soon(watch.shorten, 0.0)
     with pytest.raises(TimeoutError), watch.within(LONG):
@@ -59,7 +60,7 @@ async def test_a_wait_can_be_shortened_from_outside_never_lengthened() -> None:
 
 
 async def test_a_wait_can_begin_anew_longer_or_shorter() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     watch.renew(0.0)  # nobody waits: nothing happens
     loop = asyncio.get_running_loop()
     done = loop.create_future()
@@ -74,7 +75,7 @@ async def test_a_wait_can_begin_anew_longer_or_shorter() -> None:
 
 
 async def test_a_cancellation_stays_one() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     began = asyncio.Event()
 
     async def waits() -> None:
@@ -91,7 +92,7 @@ async def test_a_cancellation_stays_one() -> None:
 
 
 async def test_a_cancellation_that_comes_with_the_end_of_the_time_wins() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     began = asyncio.Event()
 
     async def waits() -> None:
@@ -102,21 +103,21 @@ async def test_a_cancellation_that_comes_with_the_end_of_the_time_wins() -> None
     task = asyncio.create_task(waits())
     await began.wait()
     watch.shorten(-1.0)
-    asyncio.get_running_loop().call_soon(task.cancel)
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     watch.close()
 
 
 async def test_an_error_passes_through() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     with pytest.raises(OSError, match="reset"), watch.within(LONG):
         raise OSError("reset")
     watch.close()
 
 
 async def test_one_wait_at_a_time() -> None:
-    watch = Watch()
+    watch = Watch(Alarms())
     with watch.within(LONG), pytest.raises(RuntimeError), watch.within(LONG):
         await asyncio.sleep(0)
     watch.close()
