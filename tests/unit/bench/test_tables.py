@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench.__main__ import rows
-from tests.bench.flat import POINTS, Figures, Point, ratios
+from tests.bench.flat import POINTS, Figures, Point, is_flat, ratios
 from tests.bench.link import Trips
 from tests.bench.runs import Score, choices, markdown
 
@@ -47,6 +47,17 @@ def test_ratios_are_to_the_first_of_each_series() -> None:
     ]
     assert ratios(found, "x") == pytest.approx([1, 1.3, 1, 0.5])
     assert Figures([5.0, 7.0, 6.0], [1.0], [2.0], [3.0], [8.0, 9.0]).summary()["through_cpu_us"] == 6
+
+
+@pytest.mark.parametrize(
+    ("due", "through", "flat"),
+    [(119.0, 100.0, True), (81.0, 100.0, True), (121.0, 100.0, False), (79.0, 100.0, False), (100.0, 130.0, False)],
+)
+def test_flat_is_within_a_fifth_on_both_sides(due: float, through: float, flat: bool) -> None:
+    first = {"due_cpu_us": 100.0, "through_cpu_us": 100.0}
+    assert (
+        is_flat([(Point("a", "1"), first), (Point("a", "2"), {"due_cpu_us": due, "through_cpu_us": through})]) is flat
+    )
 
 
 def test_the_points_reach_what_issue_8_asks_for() -> None:
