@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import assert_never
 
 from relay.delivery.delivery import Delivery, Policies
@@ -134,7 +135,7 @@ class Deliverer:
     ) -> None:
         """Walk over the hosts' addresses until every recipient has its answer or a limit is reached."""
         addresses = sessions = 0
-        warm = self.pool.hosts(destination.next_hop)
+        warm = partial(self.pool.hosts, destination.next_hop)
         for host in warm_first(destination, warm):
             found = await self.gatherer.addresses(host)
             if isinstance(found, LookupTrouble):
@@ -147,7 +148,7 @@ class Deliverer:
                     return
                 addresses += 1
                 decision = await self.decide_for(destination, host, address, leg, opinion)
-                relay = RelayHost(name_of(host), address.address, destination.next_hop.port)
+                relay = relay_host(host, address, destination.next_hop.port)
                 sessions += await self._try_address(relay, leg, decision, delivery, outcomes)
                 if not outcomes.pending:
                     return
@@ -273,20 +274,28 @@ def name_of(host: Domain | IpLiteral) -> str:
     return str(host.address) if isinstance(host, IpLiteral) else str(host)
 
 
-def warm_first(destination: Destination, warm: Collection[RelayHost]) -> Sequence[Domain | IpLiteral]:
+@lru_cache(maxsize=1024)
+def relay_host(host: Domain | IpLiteral, address: HostAddress, port: int) -> RelayHost:
+    """A host at one of its addresses as outcomes name it."""
+    return RelayHost(name_of(host), address.address, port)
+
+
+def warm_first(destination: Destination, warm: Callable[[], Collection[RelayHost]]) -> Sequence[Domain | IpLiteral]:
     """The hosts in order; among the best ones, whose order means nothing, those come first with which a session waits."""
     hosts = destination.hosts
-    if not warm or destination.equals == 1:
+    if destination.equals == 1:
         return hosts
-    names, equals = {relay.name for relay in warm}, destination.equals
+    names, equals = {relay.name for relay in warm()}, destination.equals
     return (*sorted(hosts[:equals], key=lambda host: name_of(host) not in names), *hosts[equals:])
 
 
-def warm_addresses_first(found: Sequence[HostAddress], warm: Collection[RelayHost]) -> Sequence[HostAddress]:
+def warm_addresses_first(
+    found: Sequence[HostAddress], warm: Callable[[], Collection[RelayHost]]
+) -> Sequence[HostAddress]:
     """The addresses of a host in order, but for those with which a session waits."""
-    if not warm or len(found) == 1:
+    if len(found) == 1:
         return found
-    addresses = {relay.address for relay in warm}
+    addresses = {relay.address for relay in warm()}
     return sorted(found, key=lambda one: one.address not in addresses)
 
 

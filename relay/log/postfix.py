@@ -135,7 +135,11 @@ def seconds(value: float) -> str:
         resolution = 100_000
     else:
         resolution = 1_000_000
-    hundredths = (microseconds + resolution // 2) // resolution * resolution // 10_000
+    return _decimal((microseconds + resolution // 2) // resolution * resolution // 10_000)
+
+
+@lru_cache(maxsize=1024)
+def _decimal(hundredths: int) -> str:
     whole, fraction = divmod(hundredths, 100)
     return f"{whole}.{fraction:02d}".rstrip("0").rstrip(".")
 

@@ -67,7 +67,7 @@ def act(connection: apsw.Connection, *, what: Act, where: Filter, ids: Collectio
 def take(connection: apsw.Connection, /, *, where: Filter, ids: Collection[QueueId], now: int) -> Sequence[Candidate]:
     """The deliveries of these messages that the filter means and nobody holds, split where it means some recipients only."""
     return [
-        Candidate(chosen.next_attempt, chosen.message, _split(connection, chosen))
+        Candidate(chosen.next_attempt, chosen.message, _split(connection, chosen), chosen.queue_id)
         for chosen in list(_chosen(connection, where, ids, now))
         if chosen.state != "leased"
     ]

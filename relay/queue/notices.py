@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import assert_never
+from typing import Final, assert_never
 
 from relay.log.events import NotNotified
 from relay.mail.envelope import Address, Notify, NullSender, Recipient, RecipientId
@@ -85,6 +85,9 @@ class Notices:
     told: frozenset[RecipientId]
 
 
+NOTHING: Final = Notices(wanted=(), withheld=(), told=frozenset())
+
+
 def notices(
     lease: Lease, results: Mapping[RecipientId, RecipientResult], options: ReportOptions, now: datetime
 ) -> Notices:
@@ -93,6 +96,8 @@ def notices(
     :param results: with a deferral after the message's lifetime turned into a failure already.
     """
     ended = [recipient for recipient in lease.recipients if recipient.id in results]
+    if all(one.notify is Notify.UNSPECIFIED and isinstance(results[one.id], Sent) for one in ended):
+        return NOTHING  # nearly all mail
     bounced = tuple(one for one in ended if isinstance(results[one.id], Bounced))
     late = tuple(_late(lease, ended, results, options, now))
     sender = lease.message.envelope.sender

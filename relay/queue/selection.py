@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import apsw
 
+from relay.mail.envelope import QueueId
 from relay.queue.rows import number, text
 
+_CANDIDATE = "SELECT next_attempt, message, number, (SELECT queue_id FROM message WHERE id = delivery.message)"
 _WAITING_OF_ONE = (
-    "SELECT next_attempt, message, number FROM delivery WHERE state = 'waiting' AND destination = ?"
+    f"{_CANDIDATE} FROM delivery WHERE state = 'waiting' AND destination = ?"
     " AND next_attempt <= ? ORDER BY next_attempt LIMIT ?"
 )
 _LAPSED_OF_ONE = (
-    "SELECT next_attempt, message, number FROM delivery WHERE state = 'leased' AND held = 0 AND lease_until <= ?"
+    f"{_CANDIDATE} FROM delivery WHERE state = 'leased' AND held = 0 AND lease_until <= ?"
     " AND next_attempt <= ? AND destination = ?"
 )
 
@@ -33,6 +35,7 @@ class Candidate(NamedTuple):
     next_attempt: int
     message: int
     number: int
+    queue_id: QueueId
 
 
 def choose_at(connection: apsw.Connection, *, now: int, rooms: Mapping[str, int]) -> list[Candidate]:
@@ -84,4 +87,7 @@ def _heads(connection: apsw.Connection, busy_json: str, limit: int = -1) -> list
 
 
 def _candidates(rows: apsw.Cursor) -> list[Candidate]:
-    return [Candidate(number(due), number(message), number(part)) for due, message, part in rows]
+    return [
+        Candidate(number(due), number(message), number(part), QueueId(text(queue_id)))
+        for due, message, part, queue_id in rows
+    ]

@@ -150,14 +150,15 @@ class Settler:
     async def _plan(self, lease: Lease, outcomes: Mapping[RecipientId, Outcome], now: datetime) -> _Plan:
         message = lease.message
         sender = message.envelope.sender
-        expired = self._schedule.is_expired(arrived_at=message.arrived_at, sender=sender, now=now)
+        deferred = any(isinstance(outcome.result, Deferred) for outcome in outcomes.values())
+        expired = deferred and self._schedule.is_expired(arrived_at=message.arrived_at, sender=sender, now=now)
         results = {id_: _final(outcome.result, expired=expired) for id_, outcome in outcomes.items()}
         causes = notices(lease, results, self._reporting, now)
-        retry_until = self._schedule.expires_at(arrived_at=message.arrived_at, sender=sender)
         reports: list[Report] = []
         reported: list[Event] = []
         for wanted in causes.wanted:
             people = [_reported(one, outcomes[one.id], results[one.id]) for one in wanted.recipients]
+            retry_until = self._schedule.expires_at(arrived_at=message.arrived_at, sender=sender)
             report = await self._reporter.report(wanted, message, people, now=now, retry_until=retry_until)
             reports.append(report)
             reported.append(Notified(message.queue_id, wanted.word, report.message.queue_id, wanted.audience))
@@ -166,12 +167,13 @@ class Settler:
             for recipient in lease.recipients
             if recipient.id in outcomes
         ]
-        if any(isinstance(outcome.result, Deferred) for outcome in outcomes.values()) and expired:
+        if expired:
             told.append(Expired(message.queue_id, sender))
+        all_done = not deferred and len(results) == len(lease.recipients)
         settlement = Settlement(
             lease=lease,
             results=results,
-            next_attempt=self._next_attempt(message, results.values(), now),
+            next_attempt=now if all_done else self._next_attempt(message, results.values(), now),
             reports=tuple(reports),
             delay_told=causes.told,
         )

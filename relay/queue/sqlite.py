@@ -42,7 +42,7 @@ from relay.queue.store import (
     StoreUnavailable,
     Taker,
 )
-from relay.queue.warm import WarmContents
+from relay.queue.warm import WarmMessages
 from relay.queue.writer import Job
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class SqliteStore:
         self._database = Database(connecting, look=look, observe=observe, changed=self._tell_state, sleep=sleep)
         self._spool = Spool(path.with_name(path.name + ".spool"), files, self._database.trust)
         self._room = Room(path.parent, floor, look)
-        self._warm = WarmContents()
+        self._warm = WarmMessages()
         self._taking = True
         self._serial = 0
         # What takes back jobs of which nobody knows whether they are on the disk; their callers were told that they are not.
@@ -192,7 +192,7 @@ class SqliteStore:
             if reservation is not None and leases is None:
                 taker.give_back(reservation)
         if isinstance(body, InRow):
-            self._warm.keep(stored.queue_id, body.content, self._clock())
+            self._warm.keep(stored, body.content, self._clock())
         if reservation is not None:
             taker.begin(reservation, leases)
 
@@ -218,6 +218,7 @@ class SqliteStore:
             until=until,
             serial=self._serial,
             recipient_limit=recipient_limit,
+            kept=self._warm.message,
         )
         return await self._commit(job, undo=_give_back, forget=partial(transactions.release_all, serial=self._serial))
 
@@ -280,7 +281,7 @@ class SqliteStore:
 
     async def open_body(self, queue_id: QueueId) -> AsyncIterator[bytes]:
         """A message's content in chunks of at most 64 KiB; raises KeyError if it is gone."""
-        warm = self._warm.get(queue_id)
+        warm = self._warm.content(queue_id)
         body = InRow(warm) if warm is not None else await self._read(partial(listing.body, queue_id=queue_id))
         if isinstance(body, InRow):
             for start in range(0, len(body.content), CHUNK):

@@ -150,7 +150,7 @@ class Settlement:
     """What is to be written of one attempt, all or nothing.
 
     :param results: by recipient id; a recipient of the lease that is missing here stays as it was.
-    :param next_attempt: when the deferred (and missing) recipients are due again.
+    :param next_attempt: when the deferred (and missing) recipients are due again; of no account where there are none.
     :param reports: put in the same transaction.
     :param delay_told: recipients whose delay is reported by one of these reports.
     """

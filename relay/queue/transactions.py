@@ -5,11 +5,9 @@ They may be run twice (see ``writer.commit_together``), so they change nothing b
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from operator import itemgetter
 from typing import Protocol, assert_never
 
@@ -22,6 +20,7 @@ from relay.queue.rows import (
     MESSAGE_COLUMNS,
     RECIPIENT_COLUMNS,
     InRow,
+    Value,
     message_of,
     micros,
     moment,
@@ -45,12 +44,20 @@ _END_WHOLE = (
     " AND ?4 = (SELECT group_concat(id) FROM recipient WHERE message = ?1 AND delivery = ?2 AND state = 'pending')"
 )
 
+# A delivery taken, with those of its recipients that are not settled, those of them whose delay was told, and how many the
+# message has.
+_MARK = (
+    "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1, began_at = ?"
+    " WHERE message = ? AND number = ? RETURNING destination, attempts, tls_override,"
+    " (SELECT group_concat(id) FROM recipient AS one WHERE one.message = delivery.message"
+    " AND one.delivery = delivery.number AND one.state = 'pending'),"
+    " (SELECT group_concat(id) FROM recipient AS one WHERE one.message = delivery.message"
+    " AND one.delivery = delivery.number AND one.state = 'pending' AND one.delay_told),"
+    " (SELECT count(*) FROM recipient AS one WHERE one.message = delivery.message)"
+)
+
 # Where a delivery goes when nobody delivers it any more: an administrator's hold outlasts attempts.
 _REST = "CASE held WHEN 1 THEN 'held' ELSE 'waiting' END"
-
-
-_Unsettled = dict[int, dict[RecipientId, bool]]
-"""Recipients that are not settled by the number of their delivery, in order, each with whether its delay was reported."""
 
 
 class Choose(Protocol):
@@ -82,48 +89,67 @@ def lease(
     until: datetime,
     serial: int,
     recipient_limit: int = 0,
+    kept: Callable[[QueueId], Message | None] = lambda queue_id: None,
 ) -> list[Lease]:
     """Mark chosen deliveries as leased, their attempt as begun.
 
     :param choose: finds candidates at a time, the longest due first.
     :param serial: of this call, unique in this process: it makes the tokens unlike all others.
     :param recipient_limit: at most so many recipients in a lease; 0 for no limit.
+    :param kept: a message that is in memory, as it was put, so that it need not be read.
     """
-    known: dict[int, tuple[Message, _Unsettled]] = {}
+    known: dict[int, Message] = {}
     leases = []
     for chosen in choose(connection, now=micros(now)):
         key = (chosen.message, chosen.number)
-        if chosen.message not in known:
-            known[chosen.message] = _read(connection, chosen.message)
-        message, unsettled = known[chosen.message]
-        people = unsettled[chosen.number]
-        if recipient_limit and len(people) > recipient_limit:
-            _split(connection, key, list(people)[recipient_limit:])
-            people = dict(islice(people.items(), recipient_limit))
-        ((destination, attempts, override),) = connection.execute(
-            "UPDATE delivery SET state = 'leased', lease = ?, lease_until = ?, attempts = attempts + 1, began_at = ?"
-            " WHERE message = ? AND number = ? RETURNING destination, attempts, tls_override",
-            (serial, micros(until), micros(now), *key),
+        message = known.get(chosen.message) or kept(chosen.queue_id)
+        if message is None:
+            message = read_message(connection, chosen.message)
+        if 0 < recipient_limit < len(message.envelope.recipients):
+            _split(connection, key, recipient_limit)
+        ((destination, attempts, override, people, told, in_all),) = connection.execute(
+            _MARK, (serial, micros(until), micros(now), *key)
         ).fetchall()
+        if len(message.envelope.recipients) != in_all:
+            message = read_message(connection, chosen.message)  # an administrator deleted some
+        known[chosen.message] = message
         leases.append(
             Lease(
                 token=arrivals.token_of(chosen.message, chosen.number, serial),
                 message=message,
                 destination=text(destination),
-                recipients=tuple(one for one in message.envelope.recipients if one.id in people),
+                recipients=_named(people, message.envelope.recipients),
                 attempts=number(attempts) - 1,
                 leased_at=now,
                 due_at=moment(chosen.next_attempt),
                 total_recipients=len(message.envelope.recipients),
-                delay_told=frozenset(id_ for id_, told in people.items() if told),
+                delay_told=_ids(told),
                 override=override_of(override),
             )
         )
     return leases
 
 
-def _split(connection: apsw.Connection, key: tuple[int, int], others: Sequence[RecipientId]) -> None:
-    """Take some recipients from a delivery; they become one that waits, as due, as untried as before."""
+def _ids(listed: Value) -> frozenset[RecipientId]:
+    """What group_concat made of ids."""
+    return frozenset() if listed is None else frozenset(RecipientId(int(id_)) for id_ in str(listed).split(","))
+
+
+def _named(listed: Value, recipients: tuple[Recipient, ...]) -> tuple[Recipient, ...]:
+    """Those of a message's recipients whose ids are listed, in the order of the envelope."""
+    ids = _ids(listed)
+    return recipients if len(ids) == len(recipients) else tuple(one for one in recipients if one.id in ids)
+
+
+def _split(connection: apsw.Connection, key: tuple[int, int], limit: int) -> None:
+    """Leave a delivery its first recipients; the others become one that waits, as due, as untried as before."""
+    others = connection.execute(
+        "SELECT message, id FROM recipient WHERE message = ? AND delivery = ? AND state = 'pending'"
+        " ORDER BY position LIMIT -1 OFFSET ?",
+        (*key, limit),
+    ).fetchall()
+    if not others:
+        return
     ((last,),) = connection.execute("SELECT max(number) FROM delivery WHERE message = ?", key[:1]).fetchall()
     rest = number(last) + 1
     connection.execute(
@@ -133,33 +159,22 @@ def _split(connection: apsw.Connection, key: tuple[int, int], others: Sequence[R
         (rest, *key),
     )
     connection.executemany(
-        "UPDATE recipient SET delivery = ? WHERE message = ? AND id = ?", [(rest, key[0], id_) for id_ in others]
+        "UPDATE recipient SET delivery = ? WHERE message = ? AND id = ?", [(rest, *other) for other in others]
     )
 
 
 def read_message(connection: apsw.Connection, row: int) -> Message:
     """A message with all recipients of its envelope, settled ones included."""
-    return _read(connection, row)[0]
-
-
-def _read(connection: apsw.Connection, row: int) -> tuple[Message, _Unsettled]:
     rows = connection.execute(
-        f"SELECT position, delivery, state, delay_told, {RECIPIENT_COLUMNS} FROM recipient"  # noqa: S608 - constant columns
-        " WHERE message = ?",
+        f"SELECT position, {RECIPIENT_COLUMNS} FROM recipient WHERE message = ?",  # noqa: S608 - constant columns
         (row,),
     ).fetchall()
     rows.sort(key=itemgetter(0))  # SQLite takes longer to sort one row than to find it
-    people: list[Recipient] = []
-    unsettled: _Unsettled = defaultdict(dict)
-    for _, part, state, told, *columns in rows:
-        people.append(recipient_of(tuple(columns)))
-        if state == "pending":
-            unsettled[number(part)][people[-1].id] = bool(told)
     (message,) = connection.execute(
         f"SELECT {MESSAGE_COLUMNS} FROM message WHERE id = ?",  # noqa: S608 - constant columns
         (row,),
     ).fetchall()
-    return message_of(message, tuple(people)), unsettled
+    return message_of(message, tuple(recipient_of(columns) for _, *columns in rows))
 
 
 def _pending(connection: apsw.Connection, message: int, part: int) -> dict[RecipientId, bool]:
