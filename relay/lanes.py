@@ -2,8 +2,9 @@
 
 What a large content needs of the event loop comes in pieces of some tenths of a millisecond, and a hundred of them in one pass
 are what everybody else waits for. So one turn begins in a pass, whatever the number of those that wait for one: in between, all
-that is small comes by. And a small message on its way into the queue needs the interpreter in another thread, again and again
-for a moment: large contents leave it alone meanwhile.
+that is small comes by. While small mail is about they leave it a part of the time, too: what comes upon a loop that is busy all
+the time waits for whatever else has come. And a small message on its way into the queue needs the interpreter in another thread,
+again and again for a moment: large contents leave it alone meanwhile.
 """
 
 from __future__ import annotations
