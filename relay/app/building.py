@@ -329,6 +329,7 @@ class Building:
             tls=lambda: self.rules.front_tls,
             lanes=self.lanes,
             inherited=None if self.post is None else self.post.sockets(),
+            elsewhere=sharing.clients(self.post, self.stack),
         )
         if self.post is not None:
             await sharing.take_hold_rules(self.post, self.store.acts)

@@ -44,18 +44,27 @@ class Member:
 
     :param post: its descriptor ``parent`` is filled in at each start.
     :param patience: seconds that it has to end (``relay.drain_time``).
+    :param ended: called when its process has ended, before another is started.
 
     ``ready`` is set while it is up, ``failed`` when it ended before it ever was; ``needed`` until its queue is given up.
     """
 
     def __init__(
-        self, post: Post, starting: Starting, *, patience: float, monotonic: Callable[[], float], observe: Observer
+        self,
+        post: Post,
+        starting: Starting,
+        *,
+        patience: float,
+        monotonic: Callable[[], float],
+        observe: Observer,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.post = post
         self._starting = starting
         self._patience = patience
         self._monotonic = monotonic
         self._observe = observe
+        self._ended = ended
         self._line: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
@@ -126,6 +135,7 @@ class Member:
             self.ready.clear()
             self._hang_up()
             self._process = None
+            self._ended()
 
     def stop(self) -> None:
         """Have it end; asked again, at once."""

@@ -27,8 +27,8 @@ RELOAD = b"H"
 EMPTY_MARK = "empty"
 PLACES = "places"
 # Options of [smtpd] that protect the machine's memory or a secret: each worker keeps to its part of them, rounded up; 0 stays
-# no limit. Numbers of connections are not among them: the system gives a worker more than its part of these as it likes, and
-# nobody is to be refused sooner than the configuration says.
+# no limit. Connections and what clients do are counted together instead (relay/smtpd/elsewhere.py): the system gives a worker
+# more than its part of these as it likes, and nobody is to be refused sooner than the configuration says.
 _DIVIDED = ("content_memory_limit", "auth_failure_limit")
 # The highest number of a worker.
 MAX_PROCESSES = 2048
@@ -45,6 +45,7 @@ class Post:
     :param queue_url: as the parent read it; a file that was edited since must not lead to another queue.
     :param drains: whether it takes no mail, and ends when its queue is empty.
     :param parent: descriptor of the socket to the parent.
+    :param clients: descriptor of the memory where workers count their clients; -1 for one that takes no mail.
     :param listeners: descriptors of listening sockets, by option.
     """
 
@@ -54,6 +55,7 @@ class Post:
     queue_url: str
     drains: bool
     parent: int
+    clients: int = -1
     listeners: Mapping[str, list[int]] = field(default_factory=dict)
 
     @classmethod

@@ -18,6 +18,7 @@ from relay.smtpd.access import LocalRewrite, LocalUsers, is_written_here
 from relay.smtpd.authentication import Authenticator, Lockout
 from relay.smtpd.clientcerts import KnownCertificates
 from relay.smtpd.conversation import Service
+from relay.smtpd.elsewhere import ALONE, Elsewhere
 from relay.smtpd.intake import Intake, IntakeOptions
 from relay.smtpd.listeners import Listeners
 from relay.smtpd.local import LocalSockets
@@ -54,6 +55,7 @@ def front_end(
     certificates: Callable[[], KnownCertificates] = KnownCertificates,
     tls: Callable[[], ServerContext | None] = lambda: None,
     inherited: Listeners | None = None,
+    elsewhere: Elsewhere = ALONE,
 ) -> SmtpServer:
     """A server that is not started yet, which puts what it takes into the store.
 
@@ -62,6 +64,7 @@ def front_end(
     :param users: who may log in now, ``owners`` who of them may use which sender address, ``certificates`` with which
         certificates clients may relay, ``tls`` how they encrypt, and ``name_of`` what they are called.
     :param inherited: the sockets, where a parent opened them.
+    :param elsewhere: what other workers count of their clients.
     """
     options = smtpd_options(config)
     make_room(options.connection_limit, observe)
@@ -90,11 +93,15 @@ def front_end(
         authenticator=Authenticator(users, observe=observe, owners=owners, lockout=lockout(config)),
     )
     session = functools.partial(Session, service=service, tls=tls)
-    return _server(config, session, options, inherited)
+    return _server(config, session, options, inherited, elsewhere)
 
 
 def _server(
-    config: Config, session: Callable[..., Session], options: SmtpdOptions, inherited: Listeners | None
+    config: Config,
+    session: Callable[..., Session],
+    options: SmtpdOptions,
+    inherited: Listeners | None,
+    elsewhere: Elsewhere,
 ) -> SmtpServer:
     return SmtpServer(
         config.smtpd.listen,
@@ -104,6 +111,7 @@ def _server(
         local=LocalSockets(config.smtpd.unix_listen, config.smtpd.unix_listen_mode),
         submissions_factory=functools.partial(session, wrapped=True),
         inherited=inherited,
+        elsewhere=elsewhere,
     )
 
 

@@ -16,6 +16,8 @@ from relay.log.metrics import Metrics
 from relay.queue.acts import QueueActs
 from relay.queue.store import QueueStore
 from relay.scheduling.places import ALONE, Places
+from relay.smtpd import elsewhere
+from relay.smtpd.elsewhere import Elsewhere, SharedCounts, SharedMemory
 from relay.worker.places import SharedPlaces
 
 LOOK_SECONDS = 5.0
@@ -41,6 +43,18 @@ def places(post: Post | None, limit: int, stack: AsyncExitStack, metrics: Metric
     stack.callback(made.close)
     metrics.places(lambda: made.full, lambda: made.lock_seconds)
     return made
+
+
+def clients(post: Post | None, stack: AsyncExitStack) -> Elsewhere:
+    """What the other workers count of their clients; nothing where there are none.
+
+    :param stack: gives the memory up in the end.
+    """
+    if post is None or post.clients < 0:
+        return elsewhere.ALONE
+    memory = SharedMemory(post.clients)
+    stack.callback(memory.close)
+    return SharedCounts(memory, post.number - 1)
 
 
 async def take_hold_rules(post: Post, acts: QueueActs) -> None:

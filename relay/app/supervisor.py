@@ -11,6 +11,8 @@ import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from relay import __version__
@@ -26,6 +28,7 @@ from relay.desk import http
 from relay.desk.workers import Pages
 from relay.log.events import Crashed, Noted, Program
 from relay.queue.spool import make_durably
+from relay.smtpd.elsewhere import SharedMemory
 from relay.smtpd.listeners import Listeners
 from relay.smtpd.local import LocalSockets
 
@@ -123,7 +126,9 @@ async def open_workers(config: Config, *, source: Path, notifier: Notifier) -> A
         local = LocalSockets(smtpd.unix_listen, smtpd.unix_listen_mode)
         listeners = Listeners.bind(smtpd.listen, smtpd.submissions_listen, local)
         stack.callback(listeners.close)
-        supervisor = Supervisor(_members(config, source, held, listeners, building), listeners, building)
+        clients = SharedMemory.made(config.relay.workers)
+        stack.callback(clients.close)
+        supervisor = Supervisor(_members(source, held, listeners, clients, building), listeners, building)
         stack.push_async_callback(_end, supervisor)
         family = Family(supervisor.members, stop=supervisor.stop, started=now())
         await supervisor.start()
@@ -151,8 +156,9 @@ async def _end(supervisor: Supervisor) -> None:
 
 
 def _members(
-    config: Config, source: Path, held: lock.StateLock, listeners: Listeners, building: Building
+    source: Path, held: lock.StateLock, listeners: Listeners, clients: SharedMemory, building: Building
 ) -> tuple[Member, ...]:
+    config = building.config
     state_dir = config.relay.state_dir
     spares = left_over(config)
     if spares and config.smtp.tls_ratchet != "off":
@@ -164,7 +170,7 @@ def _members(
     inherited: dict[str, list[int]] = {}
     for kind, each in listeners.all():
         inherited.setdefault(kind.value, []).append(each.fileno())
-    descriptors = [held.descriptor, *(number for numbers in inherited.values() for number in numbers)]
+    descriptors = [held.descriptor, clients.descriptor, *chain.from_iterable(inherited.values())]
     members = []
     for number in numbers:
         try:
@@ -179,6 +185,7 @@ def _members(
             queue_url=config.queue.url,
             drains=drains,
             parent=-1,
+            clients=-1 if drains else clients.descriptor,
             listeners={} if drains else inherited,
         )
         starting = Starting(
@@ -187,7 +194,18 @@ def _members(
             environment=environment_of_workers(),
         )
         member = Member(
-            post, starting, patience=config.relay.drain_time, monotonic=time.monotonic, observe=building.observe
+            post,
+            starting,
+            patience=config.relay.drain_time,
+            monotonic=time.monotonic,
+            observe=building.observe,
+            ended=partial(_forget_clients, clients, post),
         )
         members.append(member)
     return tuple(members)
+
+
+def _forget_clients(clients: SharedMemory, post: Post) -> None:
+    """The connections of a worker that ended are gone, and what its clients did of late was counted for it alone."""
+    if not post.drains:
+        clients.clear(post.number - 1)

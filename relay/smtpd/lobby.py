@@ -14,11 +14,14 @@ from relay.mail.names import IpAddress
 from relay.smtpd.access import is_in
 from relay.smtpd.alarms import Alarms
 from relay.smtpd.budget import Budget
+from relay.smtpd.elsewhere import ALONE, FOREVER, Elsewhere
 from relay.smtpd.options import SmtpdOptions
 from relay.smtpd.rates import Counted, Rates, client_key
 
 # The house counts as full from this part of connection_limit on; then nobody is waited for as long as usual.
 _FULL = 0.9
+# What other workers are told: sessions of a client, and of all.
+_OPEN, _EVERYBODY = "OPEN", "*"
 
 
 class Admission(Enum):
@@ -66,13 +69,18 @@ class Lobby:
     ``budget`` is the memory of all contents, and ``alarms`` are the time limits of all sessions.
 
     :param clock: seconds that never go back.
+    :param elsewhere: what other workers count: the limits are those of all together.
     """
 
-    def __init__(self, options: SmtpdOptions, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, options: SmtpdOptions, clock: Callable[[], float] = time.monotonic, elsewhere: Elsewhere = ALONE
+    ) -> None:
         self._options = options
         self.budget = Budget(options.content_memory_limit)
         self.alarms = Alarms()
-        self._rates = Rates(clock)
+        self._rates = Rates(clock, elsewhere)
+        self._elsewhere = elsewhere
+        self._sessions_elsewhere = 0
         self._clock = clock
         self._hurried_at = float("-inf")
         self._full_at = options.connection_limit * _FULL
@@ -94,9 +102,11 @@ class Lobby:
     def wait(self, guest: Guest) -> bool:
         """Count in a session of which nobody knows yet whose it is, if there is room; it must ``enter``, or ``leave``."""
         self._make_room()
-        room = not 0 < self._options.connection_limit <= len(self._guests)
+        room = not self._exceeds_all(len(self._guests) + 1)
         if room:
             self._count_in(guest, "")
+        else:
+            self._tell_what_is("")
         return room
 
     def enter(self, guest: Guest, address: IpAddress) -> Entry:
@@ -106,6 +116,7 @@ class Lobby:
             self._count_in(guest, client_key(address))
         else:
             self.leave(guest)
+            self._tell_what_is(client_key(address))
         return entry
 
     def _entry(self, guest: Guest, address: IpAddress) -> Entry:
@@ -113,18 +124,41 @@ class Lobby:
         self._make_room()
         if count := self.exceeds(Counted.CONNECTION, address):
             return Entry(Admission.TOO_OFTEN, count)
-        if 0 < options.connection_limit <= len(self._guests) - (guest in self._guests):
+        if self._exceeds_all(len(self._guests) + (guest not in self._guests)):
             return Entry(Admission.TOO_MANY)
         of_client, client = options.client_connection_count_limit, client_key(address)
-        if 0 < of_client <= self._by_client[client] and not self._is_exempt(address):
-            return Entry(Admission.TOO_MANY_OF_CLIENT, self._by_client[client] + 1)
+        if of_client and not self._is_exempt(address):
+            count = self._by_client[client] + 1
+            self._tell(client, count)
+            count += self._elsewhere.count(_OPEN, client, self._clock())
+            if count > of_client:
+                return Entry(Admission.TOO_MANY_OF_CLIENT, count)
         return Entry(Admission.ADMITTED)
+
+    def _exceeds_all(self, sessions: int) -> bool:
+        """Whether there are too many, of all clients, with so many here."""
+        limit = self._options.connection_limit
+        if not limit:
+            return False
+        self._tell(_EVERYBODY, sessions)
+        self._sessions_elsewhere = self._elsewhere.count(_OPEN, _EVERYBODY, self._clock())
+        return sessions + self._sessions_elsewhere > limit
+
+    def _tell(self, client: str, count: int) -> None:
+        """Tell the others a count, before theirs is asked for: of two who take the last place at least one sees the other."""
+        if self._elsewhere is not ALONE:
+            self._elsewhere.tell(_OPEN, client, count, FOREVER, self._clock())
+
+    def _tell_what_is(self, client: str) -> None:
+        self._tell(client, self._by_client[client])
+        self._tell(_EVERYBODY, len(self._guests))
 
     def _count_in(self, guest: Guest, client: str) -> None:
         if guest in self._guests:
             self._forget(guest)
         self._guests[guest] = client
         self._by_client[client] += 1
+        self._tell_what_is(client)
         self._empty.clear()
         if self._closing:
             guest.stop()
@@ -132,7 +166,7 @@ class Lobby:
     @property
     def is_full(self) -> bool:
         """Whether there is little or no room for others (Postfix calls it stress)."""
-        return 0 < self._full_at <= len(self._guests)
+        return 0 < self._full_at <= len(self._guests) + self._sessions_elsewhere
 
     def _make_room(self) -> None:
         """In a full house, have those who are silent leave sooner; once a second is enough."""
@@ -166,6 +200,7 @@ class Lobby:
         self._by_client[client] -= 1
         if not self._by_client[client]:
             del self._by_client[client]
+        self._tell_what_is(client)
 
     async def close(self, *, grace: float) -> None:
         """Ask every session to stop, wait for that, and end those that did not.

@@ -12,6 +12,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from relay.mail.names import IpAddress
+from relay.smtpd.elsewhere import ALONE, Elsewhere
 
 # anvil_rate_time_unit: seconds of a window.
 WINDOW = 60.0
@@ -40,10 +41,13 @@ class Rates:
     Memory is bounded by the clients of two windows: what is over is dropped at the first event of a later window.
 
     :param clock: seconds that never go back.
+    :param elsewhere: other workers, whose windows begin at other times: what is counted all together happened within the last
+        ``WINDOW`` seconds, so a limit of all refuses nobody who keeps to it.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], elsewhere: Elsewhere = ALONE) -> None:
         self._clock = clock
+        self._elsewhere = elsewhere
         self._windows: dict[tuple[Counted, str], tuple[float, int]] = {}
         self._swept = clock()
 
@@ -56,9 +60,11 @@ class Rates:
         if now - self._swept >= WINDOW:
             self._swept = now
             self._windows = {key: window for key, window in self._windows.items() if now - window[0] < WINDOW}
-        key = (event, client_key(address))
+        client = client_key(address)
+        key = (event, client)
         began, counted = self._windows.get(key, (now, 0))
         if now - began >= WINDOW:
             began, counted = now, 0
         self._windows[key] = (began, counted + 1)
-        return counted + 1
+        self._elsewhere.tell(event.name, client, counted + 1, began + WINDOW, now)
+        return counted + 1 + self._elsewhere.count(event.name, client, now)

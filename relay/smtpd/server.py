@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from relay.smtpd.elsewhere import ALONE, Elsewhere
 from relay.smtpd.listeners import BACKLOG, CannotServe, Kind, Listeners
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.local import NO_SOCKETS, LocalSockets
@@ -33,6 +34,7 @@ class SmtpServer:
     :param submissions: (host, port) pairs where TLS comes first; ``submissions_factory`` makes those sessions.
     :param local: Unix sockets, whose sessions are as those of ``listen``.
     :param inherited: the sockets, where a parent opened them; then none of the three above is opened.
+    :param elsewhere: what other workers count of their clients.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class SmtpServer:
         submissions_factory: Callable[[Lobby], asyncio.BaseProtocol] | None = None,
         local: LocalSockets = NO_SOCKETS,
         inherited: Listeners | None = None,
+        elsewhere: Elsewhere = ALONE,
     ) -> None:
         self._listen = listen
         self._submissions = submissions if submissions_factory is not None else ()
         self._local = local
         self._listeners = Listeners()
         self._inherited = inherited
-        self._lobby = Lobby(options)
+        self._lobby = Lobby(options, elsewhere=elsewhere)
         plain = functools.partial(session_factory, self._lobby)
         wrapped = functools.partial(submissions_factory or session_factory, self._lobby)
         self._factories = {Kind.PLAIN: plain, Kind.WRAPPED: wrapped, Kind.LOCAL: plain}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,9 @@ def test_a_rate_is_one_of_both(tmp_path: Path) -> None:
         rate: dict[str, Setting] = {"destination_rate_delay": f"{delay}s"}
         with RelayProcess(tmp_path, settings(sink.port, smtp=rate)) as relay:
             relay.process.wait_for(r"daemon started -- version \S+, 2 workers")
+            sink.close_gate()
             sent = send_to_both(relay, 4)
+            sink.open_gate.set()  # both have mail from here on
             for queue_id in sent:
                 relay.process.wait_for(f"{queue_id}: removed")
     assert [kind for kind, _ in steps] == [b"MAIL", b"."] * len(sent), "one at a time"
@@ -241,3 +244,35 @@ def test_a_rate_is_one_of_both(tmp_path: Path) -> None:
     workers = [sent[one[1].decode()] for one in found if one]
     assert len(workers) == len(sent)
     assert workers not in (sorted(workers), sorted(workers, reverse=True)), "one after the other had it all"
+
+
+def test_the_limits_of_a_client_are_those_of_both(tmp_path: Path) -> None:
+    """Connections and their rate, whichever worker has them; those of a worker that was killed count no more."""
+    limited: dict[str, Mapping[str, Setting]] = {
+        **settings(free_port()),
+        "smtpd": {"client_connection_count_limit": 4, "client_event_limit_exceptions": ["192.0.2.0/24"]},
+    }
+    with RelayProcess(tmp_path, limited) as relay, ExitStack() as open_ones:
+        relay.process.wait_for(r"daemon started -- version \S+, 2 workers")
+
+        def greeting() -> bytes:
+            connection = open_ones.enter_context(relay.connect())
+            return open_ones.enter_context(connection.makefile("rb")).readline()[:4]
+
+        pids = workers_of(relay)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert [greeting(), greeting()] == [b"220 "] * 2
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert greeting() == b"421 "
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        relay.process.wait_for("Connection concurrency limit exceeded: 5 from")
+        os.kill(pids[2], signal.SIGKILL)
+        relay.process.wait_for(r"worker 2 ended \(killed by SIGKILL\); it is started again")
+        assert [greeting(), greeting(), greeting()] == [b"220 ", b"220 ", b"421 "]

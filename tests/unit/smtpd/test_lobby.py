@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
+import pytest
+
+from relay.smtpd.elsewhere import SharedCounts, SharedMemory
 from relay.smtpd.lobby import Admission, Entry, Lobby
 from tests.unit.smtpd.front_end import options
 
@@ -96,3 +100,63 @@ async def test_closing_asks_and_then_insists() -> None:
     lobby.enter(late, A)
     assert late.asked == ["stop"]
     assert len(lobby) == 0
+
+
+@pytest.fixture
+def memory() -> Iterator[SharedMemory]:
+    memory = SharedMemory.made(2)
+    yield memory
+    memory.close()
+
+
+def two_lobbies(memory: SharedMemory, **limits: int) -> tuple[Lobby, Lobby]:
+    one, two = (Lobby(options(**limits), elsewhere=SharedCounts(memory, worker)) for worker in range(2))
+    return one, two
+
+
+async def test_a_client_has_one_limit_at_all_workers(memory: SharedMemory) -> None:
+    one, two = two_lobbies(memory, client_connection_count_limit=3)
+    here, there, more = Someone(one), Someone(two), Someone(two)
+    assert one.enter(here, A).admission is one.enter(Someone(one), A).admission is Admission.ADMITTED
+    assert two.enter(there, A).admission is Admission.ADMITTED
+    for lobby in (one, two, one):
+        assert lobby.enter(Someone(lobby), A) == Entry(Admission.TOO_MANY_OF_CLIENT, 4)
+    assert two.enter(Someone(two), B).admission is Admission.ADMITTED
+    one.leave(here)
+    assert two.enter(more, A).admission is Admission.ADMITTED
+    assert one.enter(here, A).admission is Admission.TOO_MANY_OF_CLIENT
+    memory.clear(0)
+    assert two.enter(Someone(two), A).admission is Admission.ADMITTED, (
+        "the first worker is dead, and its clients are gone"
+    )
+
+
+async def test_all_clients_have_one_limit_at_all_workers(memory: SharedMemory) -> None:
+    one, two = two_lobbies(memory, connection_limit=10, client_connection_count_limit=0)
+    guests = [Someone(one) for _ in range(9)]
+    assert {one.enter(guest, A).admission for guest in guests} == {Admission.ADMITTED}
+    unknown = Someone(two)
+    assert two.wait(unknown)
+    assert is_full(two)
+    assert not one.wait(Someone(one))
+    assert one.enter(Someone(one), A).admission is Admission.TOO_MANY
+    assert two.enter(Someone(two), B).admission is Admission.TOO_MANY
+    assert two.enter(unknown, B).admission is Admission.ADMITTED, "it was counted when it came"
+    two.leave(unknown)
+    assert one.enter(Someone(one), A).admission is Admission.ADMITTED
+    assert two.enter(Someone(two), B).admission is Admission.TOO_MANY
+
+
+async def test_what_was_refused_takes_no_room(memory: SharedMemory) -> None:
+    one, two = two_lobbies(memory, connection_limit=3, client_connection_count_limit=1)
+    assert one.enter(Someone(one), A).admission is Admission.ADMITTED
+    for _ in range(5):
+        assert one.enter(Someone(one), A).admission is Admission.TOO_MANY_OF_CLIENT
+    assert two.enter(Someone(two), B).admission is Admission.ADMITTED
+    assert two.enter(Someone(two), ip_address("192.0.2.3")).admission is Admission.ADMITTED
+
+
+async def test_a_rate_is_one_of_all_workers(memory: SharedMemory) -> None:
+    one, two = two_lobbies(memory, client_connection_rate_limit=3, client_connection_count_limit=0)
+    entries = [lobby.enter(Someone(lobby), A).admission for lobby in (one, two, one, two)]
+    assert entries == [Admission.ADMITTED] * 3 + [Admission.TOO_OFTEN]
