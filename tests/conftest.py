@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 
 LEFT_OUT = "left out: "
 
@@ -13,6 +14,8 @@ LEFT_OUT = "left out: "
 def pytest_configure() -> None:
     """Let SIGTERM interrupt the run as Ctrl-C does, so that servers which tests started are stopped."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings.register_profile("any machine", deadline=None)  # a slow one is no failure
+    settings.load_profile("any machine")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
