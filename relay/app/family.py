@@ -60,9 +60,12 @@ class Family:
 
     async def alive(self) -> None:
         """Return if every worker that is up answers; one that ended meanwhile is being started again."""
+        await asyncio.gather(*(self.answers_of(member) for member in self._members if member.ready.is_set()))
+
+    async def answers_of(self, member: Member) -> None:
+        """Return if a worker answers, or is not there."""
         with suppress(ShardFailed):
-            up = [member for member in self._members if member.ready.is_set()]
-            await asyncio.gather(*(_result(member, Alive(), "") for member in up))
+            await _result(member, Alive(), "")
 
     async def _answers(self, request: Request, by: str) -> AsyncGenerator[Answer, None]:
         there = [member for member in self._members if member.needed]

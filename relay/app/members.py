@@ -137,6 +137,15 @@ class Member:
             self._process = None
             self._ended()
 
+    def replace(self, reason: str) -> None:
+        """End its process at once, and start another.
+
+        :param reason: why, for the log.
+        """
+        if self._process is not None and self._process.returncode is None:
+            self._observe(Warned(Program.MASTER, f"{self.name} {reason}, and is killed"))
+            self._process.kill()
+
     def stop(self) -> None:
         """Have it end; asked again, at once."""
         self._stopping.set()

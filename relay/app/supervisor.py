@@ -21,6 +21,7 @@ from relay.app.family import Family
 from relay.app.members import Member, Starting, environment_of_workers
 from relay.app.notify import Notifier
 from relay.app.posts import Post, left_over, office
+from relay.app.watchman import keep_watching
 from relay.config.config import Config
 from relay.control import lock
 from relay.control import server as control
@@ -140,12 +141,21 @@ async def open_workers(config: Config, *, source: Path, notifier: Notifier) -> A
             Noted(Program.MASTER, f"daemon started -- version {__version__}, {len(supervisor.members)} workers")
         )
         notifier.ready()
-        telling = asyncio.create_task(notifier.keep_telling(family.alive, supervisor.status), name="tell the manager")
+        tasks = [
+            asyncio.create_task(notifier.keep_telling(family.alive, supervisor.status), name="tell the manager"),
+            *(
+                asyncio.create_task(
+                    keep_watching(member, partial(family.answers_of, member)), name=f"watch {member.name}"
+                )
+                for member in supervisor.members
+            ),
+        ]
         try:
             yield supervisor
         finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             notifier.stopping(config.relay.drain_time)
 
 
