@@ -23,7 +23,7 @@ _WIDTH = 2
 # Seconds that turns let small messages go first: enough for a commit, and large messages go on all the same.
 _COURTESY = 0.005
 # Of so many seconds large contents may use all, and then leave the loop alone for so many, if a small message came of late.
-_SPELL = 0.002
+_SPELL = 0.001
 _REST = 0.001
 _OF_LATE = 0.25
 

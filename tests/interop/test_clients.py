@@ -36,7 +36,6 @@ pytestmark = pytest.mark.interop
 RECIPIENTS = ("ann@sink.test", "bob@sink.test")
 SUBJECT, TEXT = "Grüße", "Zeile eins\n.\n..Zeile drei, gr\u00fcn\n"
 BOTH_PORTS = pytest.mark.parametrize("wrapped", [False, True], ids=["starttls", "submissions"])
-_NODE_MODULES = "/usr/share/nodejs"
 
 
 @pytest.fixture
@@ -97,7 +96,8 @@ def nodemailer(
     content = {"from": USER, "to": list(RECIPIENTS), "subject": SUBJECT, "text": TEXT, **more}
     script = Path(__file__).with_name("nodemailer_send.js")
     given = json.dumps({"transport": transport, "message": content})
-    done = run(servers.require("node"), script, given, environment={"NODE_PATH": _NODE_MODULES})
+    modules = str(servers.require_nodemailer())
+    done = run(servers.require("node"), script, given, environment={"NODE_PATH": modules})
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

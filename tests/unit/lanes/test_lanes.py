@@ -186,7 +186,7 @@ async def test_while_small_mail_is_about_large_contents_use_a_part_of_the_time(m
         pass
     await times.end()
     assert resting.done()
-    times.now += 0.0019
+    times.now += 0.0009
     assert (await go_on(5))[0].done()  # the spell is not over
     times.now += 0.0001
     resting, had = await go_on(5)
