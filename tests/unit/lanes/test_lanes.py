@@ -14,6 +14,25 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+class Passes:
+    """``number`` of the pass of the loop that is under way, while the block lasts."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    async def __aenter__(self) -> Passes:
+        self._counting = asyncio.create_task(self._count())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._counting.cancel()
+
+    async def _count(self) -> None:
+        while True:
+            self.number += 1
+            await asyncio.sleep(0)
+
+
 async def test_turns_go_round() -> None:
     lanes, order = Lanes(width=1), list[str]()
 
@@ -44,51 +63,33 @@ async def test_no_more_at_a_time_than_there_are_lanes() -> None:
 
 
 async def test_no_two_turns_begin_in_one_pass_of_the_loop_however_many_wait() -> None:
-    lanes, passes, begun = Lanes(width=100), 0, list[int]()
-    over = False
+    lanes, begun = Lanes(width=100), list[int]()
 
-    async def count() -> None:
-        nonlocal passes
-        while not over:
-            passes += 1
-            await asyncio.sleep(0)
-
-    async def message() -> None:
+    async def message(passes: Passes) -> None:
         async with lanes:
-            begun.append(passes)
+            begun.append(passes.number)
 
-    counting = asyncio.create_task(count())
-    await asyncio.gather(*(message() for _ in range(10)))
-    over = True
-    await counting
+    async with Passes() as passes:
+        await asyncio.gather(*(message(passes) for _ in range(10)))
     assert len(set(begun)) == 10
 
 
 async def test_pieces_going_out_are_given_one_in_a_pass() -> None:
-    lanes, passes, given = Lanes(), 0, list[int]()
-    over = False
+    lanes, given = Lanes(), list[int]()
 
     async def content() -> AsyncIterator[bytes]:
         for _ in range(4):
             yield b"x" * LARGE_OCTETS
 
-    async def count() -> None:
-        nonlocal passes
-        while not over:
-            passes += 1
-            await asyncio.sleep(0)
-
-    async def message() -> None:
+    async def message(passes: Passes) -> None:
         taken = 0
         async for _ in lanes.paced(content()):
             taken += 1
             if taken > 1:
-                given.append(passes)
+                given.append(passes.number)
 
-    counting = asyncio.create_task(count())
-    await asyncio.gather(*(message() for _ in range(10)))
-    over = True
-    await counting
+    async with Passes() as passes:
+        await asyncio.gather(*(message(passes) for _ in range(10)))
     assert len(given) == len(set(given)) == 30
 
 

@@ -607,6 +607,23 @@ async def test_what_is_said_ahead_of_tls_is_not_heard_in_it(certificate: Certifi
         assert noted.text.startswith("improper command pipelining after STARTTLS from localhost[127.0.0.1]: EHLO")
 
 
+async def test_what_is_said_while_the_client_takes_the_go_ahead_is_not_heard_in_tls(
+    certificate: CertificateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = Session.push
+
+    async def slowly(session: Session, status: str) -> None:
+        await push(session, status)
+        session.data_received(b"EHLO injected.example\r\nMAIL FROM:<evil@example.org>\r\n")
+
+    monkeypatch.setattr(Session, "push", slowly)
+    async with front_end(options(tls_cert_file=certificate.both_file)) as relay, relay.client() as client:
+        await client.say("EHLO a.example")
+        assert await client.say("STARTTLS") == "220 2.0.0 Ready to start TLS"
+        await start_tls(client)
+        assert await client.say("RCPT TO:<b@example.net>") == "503 5.5.1 Error: need MAIL command"
+
+
 async def test_a_failed_handshake_ends_the_session(certificate: CertificateFiles) -> None:
     async with front_end(options(tls_cert_file=certificate.both_file)) as relay:
         async with relay.client() as client:
