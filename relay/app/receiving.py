@@ -93,15 +93,17 @@ def front_end(
         authenticator=Authenticator(users, observe=observe, owners=owners, lockout=lockout(config)),
     )
     session = functools.partial(Session, service=service, tls=tls)
-    return _server(config, session, options, inherited, elsewhere)
+    return _server(config, session, options, inherited=inherited, elsewhere=elsewhere, observe=observe)
 
 
 def _server(
     config: Config,
     session: Callable[..., Session],
     options: SmtpdOptions,
+    *,
     inherited: Listeners | None,
     elsewhere: Elsewhere,
+    observe: Observer,
 ) -> SmtpServer:
     return SmtpServer(
         config.smtpd.listen,
@@ -112,6 +114,7 @@ def _server(
         submissions_factory=functools.partial(session, wrapped=True),
         inherited=inherited,
         elsewhere=elsewhere,
+        observe=observe,
     )
 
 

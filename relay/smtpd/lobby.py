@@ -20,8 +20,8 @@ from relay.smtpd.rates import Counted, Rates, client_key
 
 # The house counts as full from this part of connection_limit on; then nobody is waited for as long as usual.
 _FULL = 0.9
-# What other workers are told: sessions of a client, and of all.
-_OPEN, _EVERYBODY = "OPEN", "*"
+# What other workers are told: sessions of a client, and of all; and that there is somebody who takes them.
+_OPEN, _EVERYBODY, _SERVING = "OPEN", "*", "SERVING"
 
 
 class Admission(Enum):
@@ -95,9 +95,25 @@ class Lobby:
         self._empty = asyncio.Event()
         self._empty.set()
         self._closing = False
+        self._somebody_left: Callable[[], None] | None = None
+        elsewhere.tell(_SERVING, _EVERYBODY, 1, FOREVER, clock())
 
     def __len__(self) -> int:
         return len(self._guests)
+
+    @property
+    def workers(self) -> int:
+        """How many processes take sessions now, this one included."""
+        return 1 + self._elsewhere.count(_SERVING, _EVERYBODY, self._clock())
+
+    @property
+    def sessions_elsewhere(self) -> int:
+        """How many sessions the other workers have."""
+        return self._elsewhere.count(_OPEN, _EVERYBODY, self._clock())
+
+    def when_somebody_left(self, call: Callable[[], None] | None) -> None:
+        """Have this called after each session's end."""
+        self._somebody_left = call
 
     def wait(self, guest: Guest) -> bool:
         """Count in a session of which nobody knows yet whose it is, if there is room; it must ``enter``, or ``leave``."""
@@ -194,6 +210,8 @@ class Lobby:
         self._forget(guest)
         if not self._guests:
             self._empty.set()
+        if self._somebody_left is not None:
+            self._somebody_left()
 
     def _forget(self, guest: Guest) -> None:
         client = self._guests.pop(guest)
@@ -208,6 +226,7 @@ class Lobby:
         :param grace: seconds.
         """
         self._closing = True
+        self._elsewhere.tell(_SERVING, _EVERYBODY, 0, FOREVER, self._clock())
         for guest in tuple(self._guests):
             guest.stop()
         try:

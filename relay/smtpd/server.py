@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from relay.log.events import Observer, Program, Warned
+from relay.smtpd.accepting import Doors
 from relay.smtpd.elsewhere import ALONE, Elsewhere
-from relay.smtpd.listeners import BACKLOG, CannotServe, Kind, Listeners
+from relay.smtpd.listeners import CannotServe, Kind, Listeners
 from relay.smtpd.lobby import Lobby
 from relay.smtpd.local import NO_SOCKETS, LocalSockets
 from relay.smtpd.options import SmtpdOptions
-
-# The listeners remove their Unix sockets themselves: a parent's stay when a child ends.
-_KEEPING: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-
-# Connections that are taken of one socket in one turn of the loop. libuv takes one for each handle (since 1.45), so that clients
-# who come together would be served one after another, and each of their messages would have a commit and a sync of its own.
-_AT_ONCE = 16
 
 __all__ = ["CannotServe", "SmtpServer"]
 
@@ -35,6 +28,7 @@ class SmtpServer:
     :param local: Unix sockets, whose sessions are as those of ``listen``.
     :param inherited: the sockets, where a parent opened them; then none of the three above is opened.
     :param elsewhere: what other workers count of their clients.
+    :param observe: told when connections cannot be taken.
     """
 
     def __init__(
@@ -48,6 +42,7 @@ class SmtpServer:
         local: LocalSockets = NO_SOCKETS,
         inherited: Listeners | None = None,
         elsewhere: Elsewhere = ALONE,
+        observe: Observer = lambda event: None,
     ) -> None:
         self._listen = listen
         self._submissions = submissions if submissions_factory is not None else ()
@@ -58,7 +53,8 @@ class SmtpServer:
         plain = functools.partial(session_factory, self._lobby)
         wrapped = functools.partial(submissions_factory or session_factory, self._lobby)
         self._factories = {Kind.PLAIN: plain, Kind.WRAPPED: wrapped, Kind.LOCAL: plain}
-        self._servers: list[asyncio.Server] = []
+        self._observe = observe
+        self._doors: Doors | None = None
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -86,28 +82,18 @@ class SmtpServer:
         :raises CannotServe: if one cannot be opened; none is then.
         """
         self._listeners = self._inherited or Listeners.bind(self._listen, self._submissions, self._local)
-        loop = asyncio.get_running_loop()
-        for kind, each in [listener for listener in self._listeners.all() for _ in range(_AT_ONCE)]:
-            factory, own = self._factories[kind], each.dup()  # asyncio closes what it is given
-            if kind is Kind.LOCAL:
-                server = await loop.create_unix_server(factory, sock=own, backlog=BACKLOG, **_KEEPING)
-            else:
-                server = await loop.create_server(factory, sock=own, backlog=BACKLOG)
-            self._servers.append(server)
+        self._doors = Doors(self._lobby, lambda text: self._observe(Warned(Program.SMTPD, text)))
+        for kind, each in self._listeners.all():
+            self._doors.open(each, self._factories[kind])
 
     async def close(self, *, grace: float) -> None:
         """Stop accepting, end the sessions, and return when all are gone.
 
         :param grace: seconds that sessions have to finish a command or a message; idle ones get 421 4.3.2 at once.
         """
-        self._stop_listening()
-        await self._lobby.close(grace=grace)
-        servers, self._servers = self._servers, []
-        for server in servers:
-            await server.wait_closed()
-
-    def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        doors, self._doors = self._doors, None
+        if doors is not None:
+            await doors.close()
         listeners, self._listeners = self._listeners, Listeners()
         listeners.close()
+        await self._lobby.close(grace=grace)

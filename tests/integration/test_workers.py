@@ -276,3 +276,35 @@ def test_the_limits_of_a_client_are_those_of_both(tmp_path: Path) -> None:
         os.kill(pids[2], signal.SIGKILL)
         relay.process.wait_for(r"worker 2 ended \(killed by SIGKILL\); it is started again")
         assert [greeting(), greeting(), greeting()] == [b"220 ", b"220 ", b"421 "]
+
+
+def test_who_has_fewer_clients_takes_those_who_come(tmp_path: Path) -> None:
+    with RelayProcess(tmp_path, settings(free_port())) as relay, ExitStack() as open_ones:
+        relay.process.wait_for(r"daemon started -- version \S+, 2 workers")
+        relay.process.wait_for(r"disconnect from")  # of whoever looked whether the relay was up
+        pids, begin = workers_of(relay), len(relay.process.lines())
+
+        def come(number: int, of: int) -> dict[int, int]:
+            """So many clients more; returns how many of all who came each worker has taken."""
+            for _ in range(number):
+                connection = open_ones.enter_context(relay.connect())
+                assert open_ones.enter_context(connection.makefile("rb")).readline().startswith(b"220 ")
+            deadline = time.monotonic() + 60
+            while True:  # the log comes a little later
+                log = relay.process.lines()[begin:]
+                taken = {
+                    worker: sum(f"/smtpd[{pid}]: connect from" in line for line in log) for worker, pid in pids.items()
+                }
+                if sum(taken.values()) == of:
+                    return taken
+                assert time.monotonic() < deadline, taken
+                time.sleep(0.05)
+
+        os.kill(pids[2], signal.SIGSTOP)
+        try:
+            assert come(10, of=10) == {1: 10, 2: 0}
+        finally:
+            os.kill(pids[2], signal.SIGCONT)
+        assert come(10, of=20)[2] >= 7, (
+            "the first takes one only where the second is not given a processor for a moment"
+        )
