@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=2000, help="messages a run (%(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each, in turn (%(default)s)")
     parser.add_argument("--size", type=int, default=10240, help="octets a message (%(default)s)")
-    parser.add_argument("--sessions", type=int, default=20, help="parallel client sessions (%(default)s)")
+    parser.add_argument("--sessions", type=int, default=40, help="parallel client sessions (%(default)s)")
     parser.add_argument("--destinations", type=int, default=1, help="domains (%(default)s)")
     parser.add_argument("--clients", choices=("fresh", "reused"), default="fresh", help="(%(default)s)")
     parser.add_argument("--share", type=float, default=0.4, help="of a processor, for each worker (%(default)s)")
