@@ -144,9 +144,9 @@ def main() -> int:
     """Run the bench."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.flat", description=__doc__)
     parser.add_argument("--series", default=",".join(SERIES), help="%(default)s")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each point, in turn (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each point, in turn (%(default)s)")
     parser.add_argument("--warm", type=int, default=200, help="messages before counting begins (%(default)s)")
-    parser.add_argument("--counted", type=int, default=800, help="messages that are counted (%(default)s)")
+    parser.add_argument("--counted", type=int, default=1600, help="messages that are counted (%(default)s)")
     parser.add_argument("--directory", type=Path, default=None, help="on the disk to be used (the temporary directory)")
     parser.add_argument("--markdown", action="store_true", help="print the table as docs/performance.md has it")
     arguments = parser.parse_args()
