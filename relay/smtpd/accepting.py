@@ -181,8 +181,11 @@ class Doors:
 
 
 def _waiting(listener: socket.socket) -> int:
-    """How many wait at a socket, as far as the system tells: at least the one of whom it told."""
-    if not sys.platform.startswith("linux") or listener.family == socket.AF_UNIX:
+    """How many wait at a socket; where the system does not tell, as many as are taken at once."""
+    if not sys.platform.startswith("linux"):
         return AT_ONCE
-    (number,) = _WAITING.unpack(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING.size))
-    return max(1, int(number))
+    try:
+        told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING.size)
+    except OSError:  # a Unix socket
+        return AT_ONCE
+    return max(1, int(_WAITING.unpack(told)[0])) if len(told) == _WAITING.size else AT_ONCE
