@@ -121,12 +121,13 @@ IMPURE = {
     "secrets",
 }
 
-# Guards that may catch everything: a session, a lease, a resolver's parser, a writer's job.
+# Guards that may catch everything: a session and its beginning, a lease, a resolver's parser, a writer's job.
 MAY_CATCH_ALL = {
     "relay/app/reload.py",
     "relay/log/sink.py",
     "relay/queue/database.py",
     "relay/queue/writer.py",
+    "relay/smtpd/accepting.py",
     "relay/smtpd/conversation.py",
     "relay/smtpd/session.py",
     "relay/tls/certificate.py",
