@@ -44,6 +44,7 @@ class _Door:
     """
 
     listener: socket.socket
+    name: str
     factory: Factory
     open: bool = False
     left: asyncio.TimerHandle | None = None
@@ -79,7 +80,7 @@ class Doors:
         :param factory: makes the protocol of each connection.
         """
         listener.setblocking(False)
-        door = _Door(listener, factory)
+        door = _Door(listener, _name(listener), factory)
         self._doors.append(door)
         self._open(door)
 
@@ -116,7 +117,10 @@ class Doors:
             except OSError as error:
                 if error.errno not in _OURS:
                     continue
-                self._warn(f"no connections are taken for {_REST_SECONDS:g} s: {error.strerror}")
+                self._warn(
+                    f"no connections are taken at {door.name} for {_REST_SECONDS:g} s: {error.strerror}; allow this process more "
+                    "open files and memory, or lower [smtpd] connection_limit"
+                )
                 self._shut(door)
                 door.settle()
                 self._loop.call_later(_REST_SECONDS, self._after_rest, door)
@@ -178,6 +182,11 @@ class Doors:
     def _after_rest(self, door: _Door) -> None:
         if door in self._doors:
             self._open(door)
+
+
+def _name(listener: socket.socket) -> str:
+    address = listener.getsockname()
+    return f"unix:{address}" if isinstance(address, str) else f"[{address[0]}]:{address[1]}"
 
 
 def _waiting(listener: socket.socket) -> int:
